@@ -1,0 +1,281 @@
+"""Finding and reading cards."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from pytest_npuconf.cards.schema import (
+    BETTER,
+    KINDS,
+    Card,
+    Claim,
+    ClaimGate,
+    GateOverride,
+    Prompt,
+    TokenProbe,
+    Waiver,
+    WeightsSource,
+)
+from pytest_npuconf.cards.toml_reader import Table, nearest, read_toml
+from pytest_npuconf.errors import CardError
+from pytest_npuconf.gates import Role, Sense
+from pytest_npuconf.locate import data_folder
+from pytest_npuconf.precisions import PRECISIONS
+
+CARD_FILE = "card.toml"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SENSES = {">": Sense.AT_LEAST, ">=": Sense.AT_LEAST, "<": Sense.AT_MOST, "<=": Sense.AT_MOST, "+-": Sense.WITHIN}
+
+
+def card_folders(extra: Path | None = None) -> list[Path]:
+    """Folders that hold ``<model>/card.toml``: the user's first, then the shipped ones."""
+    return ([extra] if extra is not None else []) + [data_folder("baselines")]
+
+
+def known_cards(extra: Path | None = None) -> dict[str, Path]:
+    """Name to card file; the user's own card hides a shipped one of that name."""
+    found: dict[str, Path] = {}
+    for folder in reversed(card_folders(extra)):
+        found.update({path.parent.name: path for path in sorted(folder.glob(f"*/{CARD_FILE}"))})
+    return found
+
+
+def find_card(name_or_path: str, extra: Path | None = None) -> Card:
+    """The card of a model's name, or of a path that ends in ``.toml``.
+
+    Raises:
+        CardError: unknown (the nearest names are given), unreadable, or invalid (file, line and key are given).
+    """
+    if name_or_path.endswith(".toml"):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise CardError(
+                f"card {path.resolve()} does not exist", mend="give the path of a card: --model path/to/card.toml"
+            )
+        return load_card(path.resolve())
+    cards = known_cards(extra)
+    if name_or_path not in cards:
+        where = ", ".join(str(folder) for folder in card_folders(extra))
+        raise CardError(
+            f"no card for model {name_or_path!r}{nearest(name_or_path, list(cards))}\n"
+            f"  known: {', '.join(sorted(cards)) or 'none'}\n  looked in: {where}",
+            mend="name one of these, or your own card: --model path/to/card.toml",
+        )
+    return load_card(cards[name_or_path])
+
+
+def load_card(path: Path) -> Card:
+    """Read and validate one card file.
+
+    Raises:
+        CardError: naming file, line and key.
+    """
+    root = read_toml(path)
+    name = root.take("name", str)
+    if not _NAME.fullmatch(name):
+        raise root.error("name", f"must be letters, digits, '.', '_' and '-', got {name!r}")
+    precisions = root.strings("precisions", ["float32", "bfloat16"])
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise root.error("precisions", f"holds {precision!r}{nearest(precision, PRECISIONS)}")
+    if not precisions:
+        raise root.error("precisions", "is empty: nothing would be judged")
+    logits, texts = _prompts(root.table("prompts"))
+    card = Card(
+        name=name,
+        path=path,
+        title=root.take("title", str, name),
+        kind=root.choice("kind", KINDS, "model"),
+        weights=_weights(root.table("weights"), path.parent),
+        config=dict(root.take("config", dict, {})),
+        probes=tuple(_probe(t) for t in root.tables("tokenizer_probes")),
+        precisions=precisions,
+        logits_prompts=logits,
+        perplexity_texts=texts,
+        required=_required(root.table("required")),
+        claims=_claims(root),
+        gates=_gates(root.table("gates")),
+        waivers=tuple(_waiver(t) for t in root.tables("waivers")),
+    )
+    root.finish()
+    return card
+
+
+def _weights(table: Table, folder: Path) -> WeightsSource:
+    path = table.take("path", str, "")
+    source = WeightsSource(
+        path=(folder / Path(path).expanduser()).resolve() if path else None,
+        package=table.take("package", str, ""),
+        package_version=table.take("package_version", str, ""),
+        file=table.take("file", str, ""),
+        sha256=table.take("sha256", str, ""),
+        modelscope=table.take("modelscope", str, ""),
+        huggingface=table.take("huggingface", str, ""),
+    )
+    if source.package and not source.file:
+        raise table.error("file", "is missing: which file of the package holds the weights?")
+    if source.sha256 and not re.fullmatch(r"[0-9a-f]{64}", source.sha256):
+        raise table.error("sha256", f"must be 64 hexadecimal digits, got {source.sha256!r}")
+    table.finish()
+    return source
+
+
+def _probe(table: Table) -> TokenProbe:
+    ids = table.take("ids", list)
+    if not ids or not all(isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in ids):
+        raise table.error("ids", f"must be token ids, got {ids!r}")
+    probe = TokenProbe(table.take("text", str), tuple(ids))
+    table.finish()
+    return probe
+
+
+def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """The card's own prompts, or the shipped set that the documents use."""
+    shipped = read_toml(data_folder("fixtures") / "prompts" / "precision.toml")
+    read = []
+    for key, fewest, why in (
+        ("logits", 2, "an interval needs at least two prompts"),
+        ("perplexity", 2, "an interval over documents needs at least two texts"),
+    ):
+        source = table if key in table else shipped
+        table.take(key, list, [])
+        texts = source.strings(key)
+        if len(texts) < fewest:
+            state = "is empty" if not texts else f"has {len(texts)}"
+            raise source.error(
+                key, f"{state}: {why}", mend=f"give texts, or drop the key {key} to use the shipped ones"
+            )
+        if len(set(texts)) != len(texts):
+            raise source.error(key, "holds the same text twice: copies are not independent documents")
+        read.append(tuple(Prompt(f"{_SINGULAR[key]} {i}", text) for i, text in enumerate(texts, start=1)))
+    table.finish()
+    return read[0], read[1]
+
+
+_SINGULAR = {"logits": "prompt", "perplexity": "text"}
+
+
+def _required(table: Table) -> dict[str, tuple[str, ...]]:
+    required = {}
+    for engine in list(table.data):
+        required[engine] = table.strings(engine)
+        if not required[engine]:
+            raise table.error(engine, "is empty: a model of which nothing is required cannot be conformant")
+    return required
+
+
+def _gates(table: Table) -> dict[str, GateOverride]:
+    gates = {}
+    for check in list(table.data):
+        entry = table.table(check)
+        bound = entry.take("bound", float)
+        if not math.isfinite(bound) or bound < 0:
+            raise entry.error("bound", f"must be a finite number of at least 0, got {bound}")
+        gates[check] = GateOverride(check, bound, entry.take("reason", str))
+        entry.finish()
+    return gates
+
+
+def _claims(root: Table) -> tuple[Claim, ...]:
+    claims = [_claim(table) for table in root.tables("claims")]
+    seen: set[str] = set()
+    for table, claim in zip(root.tables("claims"), claims, strict=True):
+        if claim.id in seen:
+            raise table.error("id", f"{claim.id!r} appears twice")
+        seen.add(claim.id)
+    return tuple(claims)
+
+
+def _claim(table: Table) -> Claim:
+    claim = Claim(
+        id=table.take("id", str),
+        documented=table.take("documented", str),
+        source=table.take("source", str),
+        value=_claim_value(table),
+        unit=table.take("unit", str, ""),
+        gate_stated=table.take("gate_stated", str, ""),
+        gate=_claim_gate(table.table("gate")) if "gate" in table else None,
+        check=table.take("check", str, ""),
+        statistic=table.take("statistic", str, ""),
+        better=table.choice("better", BETTER, "equal"),
+        tolerance=table.take("tolerance", float) if "tolerance" in table else None,
+        conditions=_conditions(table),
+        role=Role(table.choice("role", tuple(r.value for r in Role), Role.CLAIM.value)),
+        reason=table.take("reason", str, ""),
+        audit=table.take("audit", str, ""),
+    )
+    if bool(claim.check) != bool(claim.statistic):
+        raise table.error("statistic", "and check come together: which figure of which check answers the claim?")
+    if claim.check and claim.gate is None and not _is_number(claim.value):
+        raise table.error("value", "must be one number when the claim is answered by a check and has no gate")
+    table.finish()
+    return claim
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _claim_value(table: Table) -> Any:
+    value = table.take_any("value")
+    if not _all_finite(value):
+        raise table.error("value", f"must be finite, got {value}")
+    return value
+
+
+def _all_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_all_finite(v) for v in value.values())
+    if isinstance(value, list):
+        return all(_all_finite(v) for v in value)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _claim_gate(table: Table) -> ClaimGate:
+    gate = ClaimGate(_SENSES[table.choice("op", tuple(_SENSES), "")], table.take("bound", float))
+    if not math.isfinite(gate.bound):
+        raise table.error("bound", f"must be finite, got {gate.bound}")
+    table.finish()
+    return gate
+
+
+def _conditions(table: Table) -> dict[str, str]:
+    conditions = table.take("conditions", dict, {})
+    for key, value in conditions.items():
+        if not isinstance(value, str):
+            raise table.error("conditions", f"must map names to strings, {key} is {value!r}")
+    return conditions
+
+
+def _waiver(table: Table) -> Waiver:
+    expires = table.take("expires", datetime.date)
+    waiver = Waiver(
+        check=table.take("check", str),
+        reason=table.take("reason", str),
+        link=table.take("link", str),
+        expires=expires,
+        conditions=_conditions(table),
+    )
+    table.finish()
+    return waiver
+
+
+def card_error_if_unknown_checks(card: Card, known: tuple[str, ...]) -> None:
+    """Refuse a card that requires, gates or waives a check that no suite has.
+
+    Raises:
+        CardError: naming the check and the nearest known ones.
+    """
+    named = [("required", c) for checks in card.required.values() for c in checks]
+    named += [("gates", c) for c in card.gates] + [("waivers", w.check) for w in card.waivers]
+    named += [("claims", c.check) for c in card.claims if c.check]
+    for table, check in named:
+        if check not in known:
+            raise CardError(
+                f"{card.path}: {table} names the check {check!r}, which no suite has{nearest(check, known)}",
+                mend=f"known checks: {', '.join(known)}",
+            )

@@ -1,0 +1,120 @@
+"""The typed card. docs/cards.md describes the same fields for people."""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_npuconf.gates import Role, Sense
+
+KINDS = ("model", "stand-in")
+BETTER = ("higher", "lower", "equal")
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where the weights can come from. ``path`` is absolute once loaded; ``sha256`` is of ``file`` in ``package``."""
+
+    path: Path | None = None
+    package: str = ""
+    package_version: str = ""
+    file: str = ""
+    sha256: str = ""
+    modelscope: str = ""
+    huggingface: str = ""
+
+
+@dataclass(frozen=True)
+class TokenProbe:
+    """A text and the token ids that this model's own tokenizer gives for it."""
+
+    text: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A named text."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ClaimGate:
+    """The documented gate as a rule: measured ``statistic`` against ``bound``."""
+
+    sense: Sense
+    bound: float
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One number a document states. ``check`` and ``statistic`` say which measurement answers it, if any does yet."""
+
+    id: str
+    documented: str
+    source: str
+    value: Any = None
+    unit: str = ""
+    gate_stated: str = ""
+    gate: ClaimGate | None = None
+    check: str = ""
+    statistic: str = ""
+    better: str = "equal"
+    tolerance: float | None = None
+    conditions: dict[str, str] = field(default_factory=dict)
+    role: Role = Role.CLAIM
+    reason: str = ""
+    audit: str = ""
+
+
+@dataclass(frozen=True)
+class GateOverride:
+    """A card's own bound for one check, with the reason for it."""
+
+    check: str
+    bound: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Waiver:
+    """An expected failure: strict (it must fail) and dated (it lapses)."""
+
+    check: str
+    reason: str
+    link: str
+    expires: datetime.date
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    def applies(self, today: datetime.date, facts: dict[str, str]) -> bool:
+        """Not lapsed, and every condition equals the run's fact of that name."""
+        return today <= self.expires and all(facts.get(key) == value for key, value in self.conditions.items())
+
+
+@dataclass(frozen=True)
+class Card:
+    """One model: identity, expected config, prompts, claims, gates, waivers."""
+
+    name: str
+    path: Path
+    title: str = ""
+    kind: str = "model"
+    weights: WeightsSource = WeightsSource()
+    config: dict[str, Any] = field(default_factory=dict)
+    probes: tuple[TokenProbe, ...] = ()
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    logits_prompts: tuple[Prompt, ...] = ()
+    perplexity_texts: tuple[Prompt, ...] = ()
+    required: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    gates: dict[str, GateOverride] = field(default_factory=dict)
+    waivers: tuple[Waiver, ...] = ()
+
+    @property
+    def stand_in(self) -> bool:
+        """Whether the model stands in for the one that a porter cares about."""
+        return self.kind == "stand-in"

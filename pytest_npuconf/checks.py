@@ -1,0 +1,98 @@
+"""The list of checks: which exist, for which precision pairs, which decide by default, and with which gate.
+
+A new check is a line here, a measurement, and a short test in ``suites/`` marked with its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pytest_npuconf import thresholds
+from pytest_npuconf.cards.schema import Card
+from pytest_npuconf.gates import Gate, Role, Sense
+from pytest_npuconf.precisions import Precision, pairs_of
+from pytest_npuconf.thresholds import Constant
+
+
+@dataclass(frozen=True)
+class Check:
+    """``bound(pair)`` gives the shipped constant, None where the check has no gate of its own (a claim only)."""
+
+    name: str
+    engine: str
+    sense: Sense
+    per_pair: bool = True
+    required: bool = True
+
+    def bound(self, pair: Precision | None) -> Constant | None:
+        """The shipped bound for this pair."""
+        same = pair is not None and pair.candidate == pair.reference
+        full = pair is not None and pair.candidate == "float32"
+        return {
+            "model.config": thresholds.CONFIG_DIFFERENCES,
+            "logits.finite": thresholds.NON_FINITE,
+            "logits.rel_l2": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
+            "kl.noise_ratio": thresholds.NOISE_RATIO,
+            "token.match": thresholds.DISAGREEMENTS,
+            "ppl.delta": thresholds.PPL_SAME_FLOAT32
+            if full
+            else (thresholds.PPL_SAME_LOW if same else thresholds.PPL_CROSS),
+        }.get(self.name)
+
+    def runs_at(self, pair: Precision) -> bool:
+        """The KL noise ratio of float32 waits for calibration: its floor is not known yet."""
+        return not (self.name == "kl.noise_ratio" and pair.candidate == "float32")
+
+    def ids(self, precisions: tuple[str, ...]) -> list[str]:
+        """``name.pair`` for each pair of these precisions, or the name alone."""
+        if not self.per_pair:
+            return [self.name]
+        return [f"{self.name}.{p.name}" for precision in precisions for p in pairs_of(precision) if self.runs_at(p)]
+
+
+CHECKS = {
+    check.name: check
+    for check in (
+        Check("model.config", "transformers", Sense.AT_MOST, per_pair=False),
+        Check("logits.finite", "transformers", Sense.AT_MOST),
+        Check("logits.rel_l2", "transformers", Sense.AT_MOST),
+        Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False),
+        Check("kl.noise_ratio", "transformers", Sense.AT_MOST),
+        Check("token.match", "transformers", Sense.AT_MOST),
+        Check("token.top5", "transformers", Sense.AT_LEAST, required=False),
+        Check("ppl.delta", "transformers", Sense.WITHIN),
+    )
+}
+
+
+def known_names() -> tuple[str, ...]:
+    """Every check's name and id, for the validation of cards."""
+    ids = [i for c in CHECKS.values() for i in c.ids(("float32", "float16", "bfloat16"))]
+    return tuple(dict.fromkeys([*CHECKS, *ids]))
+
+
+def required_ids(card: Card, engine: str, precisions: tuple[str, ...]) -> list[str]:
+    """The required set over these precisions: what the card lists for the engine, else every check that decides.
+
+    ``model.config`` is required only of a card that states a config. A listed name stands for all its pairs.
+    """
+    names = card.required.get(engine) or tuple(
+        c.name
+        for c in CHECKS.values()
+        if c.engine == engine and c.required and (c.name != "model.config" or card.config)
+    )
+    every = {i: c for c in CHECKS.values() for i in c.ids(precisions)}
+    return [i for i, check in every.items() if check.name in names or i in names]
+
+
+def gate_for(check_id: str, pair: Precision | None, card: Card, *, required: bool) -> Gate | None:
+    """The gate of one check of this card: the card's own bound if it gives one, else the shipped constant."""
+    check = CHECKS[check_id.removesuffix(f".{pair.name}") if pair else check_id]
+    constant = check.bound(pair)
+    override = card.gates.get(check_id) or card.gates.get(check.name)
+    role = Role.REQUIRED if required else Role.CLAIM
+    if override is not None:
+        return Gate(check_id, override.bound, check.sense, role, override.reason, f"card {card.name}")
+    if constant is None:
+        return None
+    return Gate(check_id, constant.value, check.sense, role, constant.reason, constant.run)

@@ -1,0 +1,166 @@
+"""Candidate, reference and yardstick over the same documents, streamed: no full logits are ever held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pytest_npuconf.engines.base import Forward
+from pytest_npuconf.errors import NonFiniteError
+from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, compare_logits
+
+# float32 elements of logits held at once over all sides (128 MB), and of one float64 working block (16 MB)
+HELD = 1 << 25
+BLOCK = 1 << 21
+MOST_ROWS = 128
+
+
+@dataclass(frozen=True)
+class Document:
+    """A named text with its token ids."""
+
+    name: str
+    kind: str
+    text: str
+    ids: tuple[int, ...]
+
+    def place(self, position: int) -> str:
+        """``prompt 2 position 3``: the position whose logits predict the next token."""
+        return f"{self.name} position {position}"
+
+
+@dataclass(frozen=True)
+class DocumentComparison:
+    """One document: ``rows`` of the candidate, ``yardstick`` rows by member, and per-token nll (nats, shape
+    ``(positions - 1,)``) of reference and candidate."""
+
+    document: Document
+    rows: LogitRows
+    yardstick: Mapping[str, LogitRows]
+    reference_nll: Float64
+    candidate_nll: Float64
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """A position whose logits are not finite."""
+
+    place: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All documents of one model at one precision pair. With ``non_finite`` places, ``documents`` holds the others."""
+
+    documents: tuple[DocumentComparison, ...]
+    positions: int
+    non_finite: tuple[NonFinite, ...] = field(default=())
+
+    def of(self, kind: str) -> list[DocumentComparison]:
+        """The documents of one kind: ``prompt`` or ``text``."""
+        return [d for d in self.documents if d.document.kind == kind]
+
+
+def compare(
+    documents: Sequence[Document],
+    candidate: Callable[[Document], Forward],
+    reference: Callable[[Document], Forward],
+    yardstick: Mapping[str, Callable[[Document], Forward]],
+    *,
+    announce: Callable[[str], None] = lambda _: None,
+) -> Comparison:
+    """Compare over all documents.
+
+    Args:
+        candidate, reference, yardstick: give the forward pass of a document.
+
+    Raises:
+        NonFiniteError: the reference itself is not finite (there is nothing to compare with).
+        MetricError: the sides differ in vocabulary.
+    """
+    done: list[DocumentComparison] = []
+    bad: list[NonFinite] = []
+    for number, document in enumerate(documents, start=1):
+        announce(f"{document.name}: {len(document.ids)} tokens ({number} of {len(documents)})")
+        sides = {name: forward(document) for name, forward in yardstick.items()}
+        streamed = _stream(document, candidate(document), reference(document), sides, bad)
+        if streamed is not None:
+            done.append(streamed)
+    return Comparison(tuple(done), sum(len(d.ids) for d in documents), tuple(bad))
+
+
+def _stream(
+    document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward], bad: list[NonFinite]
+) -> DocumentComparison | None:
+    parts: list[LogitRows] = []
+    members: dict[str, list[LogitRows]] = {name: [] for name in yardstick}
+    nll: list[Float64] = []
+    shift: list[Float64] = []
+    found = len(bad)
+    start, rows = 0, 1  # one row first: its width tells how many fit
+    while start < reference.positions:
+        stop = min(start + rows, reference.positions)
+        ref, cand = reference.logits(start, stop), candidate.logits(start, stop)
+        rows = max(1, min(MOST_ROWS, HELD // (ref.shape[1] * (len(yardstick) + 2))))
+        bad += _non_finite(document, cand, start)
+        if len(bad) == found:
+            others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
+            for a, b in _blocks(ref):
+                block = _reference_rows(document, ref[a:b], start + a)
+                parts.append(compare_logits(cand[a:b], block))
+                for name, logits in others.items():
+                    members[name].append(compare_logits(logits[a:b], block))
+                _score(document.ids, block, cand[a:b], parts[-1], start + a, nll, shift)
+        start = stop
+    if len(bad) > found:
+        return None
+    reference_nll = np.concatenate(nll) if nll else np.zeros(0)
+    candidate_nll = reference_nll + (np.concatenate(shift) if shift else 0.0)
+    joined = {name: LogitRows.join(rows) for name, rows in members.items()}
+    return DocumentComparison(document, LogitRows.join(parts), joined, reference_nll, candidate_nll)
+
+
+def _blocks(logits: Float32) -> list[tuple[int, int]]:
+    step = max(1, BLOCK // logits.shape[1])
+    return [(a, min(a + step, logits.shape[0])) for a in range(0, logits.shape[0], step)]
+
+
+def _reference_rows(document: Document, logits: Float32, start: int) -> ReferenceRows:
+    try:
+        return ReferenceRows(logits)
+    except NonFiniteError as error:
+        raise NonFiniteError(
+            f"the reference itself is unusable at {document.name}, from position {start}: {error}"
+        ) from error
+
+
+def _score(
+    ids: tuple[int, ...],
+    block: ReferenceRows,
+    candidate: Float32,
+    rows: LogitRows,
+    start: int,
+    nll: list[Float64],
+    shift: list[Float64],
+) -> None:
+    """nll of the next token where there is one. The paired difference comes from the difference of logits, not of two
+    rounded nll: ``nll_c - nll_r = (lse_c - lse_r) - (c_t - r_t)``."""
+    targets = np.asarray(ids[start + 1 : start + 1 + len(rows)], dtype=np.int64)
+    here = np.arange(targets.size)
+    if targets.size == 0:
+        return
+    nll.append(block.logsumexp[: targets.size] - block.wide[here, targets])
+    moved = candidate[here, targets].astype(np.float64) - block.wide[here, targets]
+    shift.append(rows.lse_shift[: targets.size] - moved)
+
+
+def _non_finite(document: Document, logits: Float32, start: int) -> list[NonFinite]:
+    bad = ~np.isfinite(logits).all(axis=1)
+    return [
+        NonFinite(document.place(start + int(row)), "NaN" if np.isnan(logits[row]).any() else "infinity")
+        for row in np.flatnonzero(bad)
+    ]

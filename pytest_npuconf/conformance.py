@@ -1,0 +1,104 @@
+"""From records to the closing lines and the exit status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+from pytest_npuconf.cards.schema import Card
+from pytest_npuconf.claims import Standing
+from pytest_npuconf.records import Record
+
+
+class Status(str, Enum):
+    """Of one model over its required set; only the first exits 0."""
+
+    CONFORMANT = "CONFORMANT"
+    NOT_CONFORMANT = "NOT CONFORMANT"
+    INCOMPLETE = "INCOMPLETE"
+    SUBSET = "SUBSET"
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The closing of one model. ``line`` is what is printed; ``missing`` the required checks without a verdict."""
+
+    model: str
+    status: Status
+    line: str
+    missing: tuple[str, ...]
+    failed: tuple[str, ...]
+    inconclusive: tuple[str, ...]
+    waived: tuple[str, ...]
+
+
+def close(
+    model: str,
+    required: Iterable[str],
+    selected: Iterable[str],
+    records: Iterable[Record],
+    *,
+    where: str,
+    interrupted: bool = False,
+) -> Closing:
+    """Decide over the required set.
+
+    Args:
+        required: check ids that the card requires; selected: those that the run was going to run.
+        where: what it was measured on, in words, for the line.
+
+    A failed required check is ``NOT CONFORMANT``, whatever else; a check that did not run or is inconclusive is
+    ``INCOMPLETE``; a run that never selected some required check is a ``SUBSET``, never conformant.
+    """
+    wanted, chosen = list(required), set(selected)
+    found = {record["check"]: record for record in records if record["model"] == model}
+    failed = tuple(c for c in wanted if c in found and _failed(found[c]))
+    waived = tuple(c for c in wanted if c in found and found[c]["waived"])
+    inconclusive = tuple(c for c in wanted if c in found and found[c]["verdict"] == "inconclusive" and c not in waived)
+    missing = tuple(c for c in wanted if c not in found)
+    covered = [c for c in wanted if c in chosen]
+    passed = len(wanted) - len(failed) - len(inconclusive) - len(missing) - len(waived)
+    narrowed = len(covered) < len(wanted)
+    subset = f"SUBSET: {len(covered)} of {len(wanted)} required checks" if narrowed else ""
+    if failed:
+        status, detail = Status.NOT_CONFORMANT, _count(failed, "required check failed", "required checks failed")
+        detail += f" ({subset})" if subset else ""
+    elif interrupted and missing:
+        status, detail = (
+            Status.INCOMPLETE,
+            f"interrupted; {_count(missing, 'required check', 'required checks')} did not run",
+        )
+    elif inconclusive or (missing and not narrowed) or any(c in chosen for c in missing):
+        status = Status.INCOMPLETE
+        unrun = tuple(c for c in missing if c in chosen or not narrowed)
+        parts = [_count(inconclusive, "is inconclusive", "are inconclusive")] if inconclusive else []
+        parts += [_count(unrun, "required check did not run", "required checks did not run")] if unrun else []
+        detail = "; ".join(parts) + (f" ({subset})" if subset else "")
+    elif narrowed:
+        status, detail = Status.SUBSET, f"{len(covered)} of {len(wanted)} required checks, which decides nothing"
+    else:
+        status, detail = Status.CONFORMANT, f"{passed} of {len(wanted)} required checks passed"
+        detail += f", {len(waived)} waived ({', '.join(waived)})" if waived else ""
+    return Closing(model, status, f"{status.value}: {where}: {detail}", missing, failed, inconclusive, waived)
+
+
+def _failed(record: Record) -> bool:
+    return record["verdict"] == "fail" and not record["waived"]
+
+
+def _count(names: tuple[str, ...], one: str, many: str) -> str:
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    return f"{len(names)} {one if len(names) == 1 else many}: {shown}"
+
+
+def claims_line(cards: Iterable[Card], records: Iterable[Record]) -> tuple[str, dict[str, int]]:
+    """``CLAIMS: n reproduced, n not, n contradicted``, with how many of the documents' claims nothing here measures."""
+    total = sum(len(card.claims) for card in cards)
+    standings = [claim["standing"] for record in records for claim in record["claims"]]
+    counts = {standing.value: standings.count(standing.value) for standing in Standing}
+    counts["not measured"] = total - len(standings)
+    line = f"CLAIMS: {counts['reproduced']} reproduced, {counts['not reproduced']} not, {counts['contradicted']} contradicted"
+    return line + (
+        f" ({counts['not measured']} of {total} not measured by this run)" if counts["not measured"] else ""
+    ), counts

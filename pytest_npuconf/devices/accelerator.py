@@ -1,0 +1,33 @@
+"""What ``torch.cuda`` and ``torch.npu`` share: both modules offer the same names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytest_npuconf.devices.base import Memory, import_torch
+
+
+class Accelerator:
+    """A device behind ``torch.<name>``, current index. Subclasses add ``probe`` and ``versions``."""
+
+    name = ""
+
+    def _module(self) -> Any:
+        return getattr(import_torch(), self.name)
+
+    def torch_device(self) -> Any:
+        return import_torch().device(self.name, self._module().current_device())
+
+    def describe(self) -> str:
+        module = self._module()
+        return f"{module.get_device_name(module.current_device())} (1 of {module.device_count()})"
+
+    def memory(self) -> Memory:
+        free, total = self._module().mem_get_info()
+        return Memory(int(free), int(total))
+
+    def synchronize(self) -> None:
+        self._module().synchronize()
+
+    def release(self) -> None:
+        self._module().empty_cache()

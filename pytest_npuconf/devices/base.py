@@ -1,0 +1,76 @@
+"""What a device must be able to do. A new device is one class behind this protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from pytest_npuconf.errors import DeviceError
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes free and in total."""
+
+    free: int
+    total: int
+
+
+@runtime_checkable
+class Device(Protocol):
+    """A device under test or a reference device."""
+
+    name: str
+
+    def probe(self) -> None:
+        """Find out whether the device can be used.
+
+        Raises:
+            DeviceError: naming what is missing, where it was looked for, and the command that mends it.
+        """
+
+    def torch_device(self) -> Any:
+        """The ``torch.device`` to place tensors on."""
+
+    def describe(self) -> str:
+        """The hardware in words, as its own driver names it."""
+
+    def memory(self) -> Memory:
+        """Free and total memory in bytes."""
+
+    def synchronize(self) -> None:
+        """Wait for all queued work."""
+
+    def release(self) -> None:
+        """Give cached memory back."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of what this device alone brings (driver, CANN, CUDA)."""
+
+
+def import_torch() -> Any:
+    """``torch``, or an error that says why it cannot be imported.
+
+    Raises:
+        DeviceError: torch is not installed, or its import raised: on a host with torch_npu but no sourced CANN, the
+            automatic loading of device backends makes ``import torch`` itself fail.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise _import_failed(error) from error
+        raise DeviceError(
+            "torch is not installed in this Python", mend="pip install 'pytest-npuconf[transformers]'"
+        ) from error
+    except Exception as error:
+        raise _import_failed(error) from error
+    return torch
+
+
+def _import_failed(error: Exception) -> DeviceError:
+    return DeviceError(
+        f"`import torch` failed: {type(error).__name__}: {error}\n"
+        "  where torch_npu is installed, this is usually its automatic loading that finds no CANN",
+        mend="source /usr/local/Ascend/ascend-toolkit/set_env.sh (or, for a CPU run: export TORCH_DEVICE_BACKEND_AUTOLOAD=0)",
+    )

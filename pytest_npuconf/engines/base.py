@@ -1,0 +1,59 @@
+"""What an engine must be able to do. A new engine is one class behind this protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from pytest_npuconf.cards.schema import Card
+from pytest_npuconf.devices.base import Device
+from pytest_npuconf.metrics.arrays import Float32
+from pytest_npuconf.options import Settings
+from pytest_npuconf.weights.checkpoint import Checkpoint
+
+
+class Forward(Protocol):
+    """The result of one forward pass; logits are made on demand, some positions at a time."""
+
+    @property
+    def positions(self) -> int:
+        """Number of positions."""
+
+    def logits(self, start: int, stop: int) -> Float32:
+        """Logits of positions ``start..stop-1``, shape ``(stop - start, vocabulary)``, float32 on the host."""
+
+
+class Engine(Protocol):
+    """A loaded model at one dtype on one device."""
+
+    name: str
+    device: Device
+    dtype: str
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of a plain text, with the special tokens that the tokenizer adds by default."""
+
+    def forward(self, ids: Sequence[int]) -> Forward:
+        """One pass over one sequence, no cache, batch 1."""
+
+    def close(self) -> None:
+        """Give the model's memory back; idempotent."""
+
+
+class EngineFactory(Protocol):
+    """Makes engines; registered by name through the hook ``pytest_npuconf_engines``."""
+
+    name: str
+
+    def check(self, card: Card, settings: Settings) -> None:
+        """Whether the engine can run here.
+
+        Raises:
+            EngineError: not installed, or cannot run what was asked, with the mend.
+        """
+
+    def load(self, checkpoint: Checkpoint, device: Device, dtype: str, settings: Settings) -> Any:
+        """Load the model as an :class:`Engine`."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages behind this engine."""

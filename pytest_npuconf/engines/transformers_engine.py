@@ -1,0 +1,207 @@
+"""Hugging Face transformers in this process: full logits, streamed, and the model itself for variants and faults."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from pytest_npuconf.cards.schema import Card
+from pytest_npuconf.devices.base import Device, import_torch
+from pytest_npuconf.errors import EngineError, WeightsError
+from pytest_npuconf.metrics.arrays import Float32
+from pytest_npuconf.options import Settings
+from pytest_npuconf.weights.checkpoint import Checkpoint
+
+
+class Variant(Protocol):
+    """Another way to compute the same function: other summation orders or rounding points."""
+
+    @property
+    def name(self) -> str:
+        """Names the variant in results."""
+
+    def applied(self, model: Any) -> AbstractContextManager[None]:
+        """Put the variant into ``model`` for the time of the context."""
+
+
+class TransformersFactory:
+    """See :class:`pytest_npuconf.engines.base.EngineFactory`."""
+
+    name = "transformers"
+
+    def check(self, card: Card, settings: Settings) -> None:
+        for package in ("transformers", "safetensors"):
+            try:
+                importlib.metadata.version(package)
+            except importlib.metadata.PackageNotFoundError as error:
+                raise EngineError(
+                    f"engine transformers: the package {package} is not installed in this Python",
+                    mend="pip install 'pytest-npuconf[transformers]'",
+                ) from error
+
+    def load(self, checkpoint: Checkpoint, device: Device, dtype: str, settings: Settings) -> TransformersEngine:
+        return TransformersEngine(checkpoint, device, dtype, trust_remote_code=settings.trust_remote_code)
+
+    def versions(self) -> dict[str, str]:
+        return {name: importlib.metadata.version(name) for name in ("torch", "transformers")}
+
+
+class TransformersEngine:
+    """See :class:`pytest_npuconf.engines.base.Engine`; ``model`` and ``tokenizer`` are transformers' own objects."""
+
+    name = "transformers"
+
+    def __init__(self, checkpoint: Checkpoint, device: Device, dtype: str, *, trust_remote_code: bool = False) -> None:
+        """Load onto ``device`` at ``dtype`` (a torch dtype's name).
+
+        Raises:
+            EngineError: transformers cannot load this checkpoint.
+            WeightsError: a weight of the architecture is missing from the files.
+        """
+        self.device, self.dtype = device, dtype
+        self.model: Any
+        self.tokenizer: Any
+        self.model = _load_model(checkpoint, device, dtype, trust_remote_code)
+        self.tokenizer = load_tokenizer(checkpoint, trust_remote_code=trust_remote_code)
+
+    def tokenize(self, text: str) -> list[int]:
+        return tokenize(self.tokenizer, text)
+
+    def forward(self, ids: Sequence[int], variant: Variant | None = None) -> StreamedForward:
+        """One pass; the final normed hidden states are kept, logits are made from them on demand."""
+        torch = import_torch()
+        decoder = _decoder(self.model)
+        tokens = torch.tensor([list(ids)], device=self.device.torch_device())
+        with torch.inference_mode(), _applied(variant, self.model):
+            hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
+        return StreamedForward(self, hidden, variant)
+
+    def head(self, hidden: Any, variant: Variant | None) -> Float32:
+        """Logits of some hidden states, by the model's own forward with its decoder set aside, so that whatever a model
+        does after its decoder (scaling, soft-capping) is done."""
+        torch = import_torch()
+        tokens = torch.zeros((1, hidden.shape[1]), dtype=torch.long, device=hidden.device)
+        with torch.inference_mode(), _applied(variant, self.model), _decoder_returning(self.model, hidden):
+            logits = self.model(input_ids=tokens, use_cache=False).logits
+        array: Float32 = logits[0].float().cpu().numpy()
+        return array
+
+    def close(self) -> None:
+        self.model = None
+        self.device.release()
+
+
+class StreamedForward:
+    """See :class:`pytest_npuconf.engines.base.Forward`."""
+
+    def __init__(self, engine: TransformersEngine, hidden: Any, variant: Variant | None) -> None:
+        self._engine, self._hidden, self._variant = engine, hidden, variant
+
+    @property
+    def positions(self) -> int:
+        return int(self._hidden.shape[1])
+
+    @property
+    def hidden(self) -> Float32:
+        """Final normed hidden states, shape ``(positions, channels)``."""
+        array: Float32 = self._hidden[0].float().cpu().numpy()
+        return array
+
+    def logits(self, start: int, stop: int) -> Float32:
+        return self._engine.head(self._hidden[:, start:stop], self._variant)
+
+
+def _applied(variant: Variant | None, model: Any) -> AbstractContextManager[None]:
+    return variant.applied(model) if variant is not None else contextlib.nullcontext()
+
+
+def _decoder(model: Any) -> Any:
+    decoder = model.base_model
+    if decoder is model:
+        raise EngineError(f"{type(model).__name__} has no separate decoder, so its logits cannot be streamed")
+    return decoder
+
+
+@contextlib.contextmanager
+def _decoder_returning(model: Any, hidden: Any) -> Iterator[None]:
+    from transformers.modeling_outputs import BaseModelOutputWithPast
+
+    decoder = _decoder(model)
+    decoder.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
+    try:
+        yield
+    finally:
+        del decoder.forward
+
+
+def _load_model(checkpoint: Checkpoint, device: Device, dtype: str, trust_remote_code: bool) -> Any:
+    torch = import_torch()
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    folder = str(checkpoint.folder)
+    with _quiet_transformers():
+        try:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+                folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
+            )
+        except Exception as error:
+            needs_code = "trust_remote_code" in str(error)
+            raise EngineError(
+                f"transformers {transformers.__version__} cannot load {folder}: {type(error).__name__}: {error}",
+                mend="--npuconf-trust-remote-code, if you trust it" if needs_code else "see the cause above",
+            ) from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise WeightsError(
+            f"{folder}: {len(missing)} weights of {type(model).__name__} are not in the files and would be random: "
+            f"{', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}",
+            mend="get the complete checkpoint",
+        )
+    return model.eval().to(device.torch_device())
+
+
+def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -> Any:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        WeightsError: transformers cannot read it.
+    """
+    import transformers
+
+    with _quiet_transformers():
+        try:
+            return transformers.AutoTokenizer.from_pretrained(
+                str(checkpoint.folder), local_files_only=True, trust_remote_code=trust_remote_code
+            )
+        except Exception as error:
+            raise WeightsError(
+                f"{checkpoint.folder}: transformers {transformers.__version__} cannot read the tokenizer: "
+                f"{type(error).__name__}: {error}",
+                mend="take the tokenizer's files from the model's own checkpoint",
+            ) from error
+
+
+def tokenize(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a plain text, with the special tokens that the tokenizer adds by default, as the documents' scripts do."""
+    return [int(i) for i in tokenizer(text)["input_ids"]]
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars on the terminal while loading: the run prints its own progress."""
+    from transformers.utils import logging as hf_logging
+
+    shown, level = hf_logging.is_progress_bar_enabled(), hf_logging.get_verbosity()
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if shown:
+            hf_logging.enable_progress_bar()

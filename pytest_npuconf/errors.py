@@ -1,0 +1,53 @@
+"""Errors a user can mend. Each message says what was wrong, where, and the command or line that mends it."""
+
+from __future__ import annotations
+
+
+class NpuconfError(Exception):
+    """Base of every error that this package raises about its input or its surroundings."""
+
+    def __init__(self, what: str, *, mend: str = "") -> None:
+        """``what``: what was wrong and where; ``mend``: the command or line that mends it."""
+        self.what = what
+        self.mend = mend
+        super().__init__(f"{what}\n  mend: {mend}" if mend else what)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep both parts when the error crosses a process boundary (pytest-xdist)."""
+        return (_rebuild, (type(self), self.what, self.mend))
+
+
+def _rebuild(cls: type[NpuconfError], what: str, mend: str) -> NpuconfError:
+    return cls(what, mend=mend)
+
+
+class SettingsError(NpuconfError):
+    """An option, ini value or environment variable that cannot be used."""
+
+
+class CardError(NpuconfError):
+    """A card that cannot be read, with the file, key and line."""
+
+
+class WeightsError(NpuconfError):
+    """Weights or tokenizer that are missing, damaged, or another model's."""
+
+
+class DeviceError(NpuconfError):
+    """A device that is not there, or a framework that cannot be imported."""
+
+
+class EngineError(NpuconfError):
+    """An engine that is not installed or cannot run what was asked."""
+
+
+class FaultError(NpuconfError):
+    """A fault that is unknown, or that found nothing to break in this model."""
+
+
+class MetricError(NpuconfError, ValueError):
+    """Input that a metric refuses: empty, of another shape, of another vocabulary."""
+
+
+class NonFiniteError(MetricError):
+    """NaN or infinity in a metric's input; the message names the position."""

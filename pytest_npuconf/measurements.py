@@ -1,0 +1,250 @@
+"""From comparisons to measurements: the figures of the precision checks, each with its worst places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pytest_npuconf import thresholds
+from pytest_npuconf.comparison import Comparison, DocumentComparison
+from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+from pytest_npuconf.metrics.arrays import Float64
+from pytest_npuconf.metrics.logits import LogitRows
+from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
+from pytest_npuconf.stats import Estimate, log_ratio_of_sums, robust_sd, share_lower_bound
+
+
+def worst_rows(rows: list[Row], *, largest: bool = True) -> tuple[Row, ...]:
+    """The ten worst rows, worst first."""
+    return tuple(sorted(rows, key=lambda r: -r.value if largest else r.value)[:MAX_ROWS])
+
+
+def _rows(documents: list[DocumentComparison], values: list[Float64], *, largest: bool = True) -> tuple[Row, ...]:
+    """The worst places of per-position values, one array per document, without making a row of every position."""
+    rows = []
+    for doc, array in zip(documents, values, strict=True):
+        order = np.argsort(-array if largest else array, kind="stable")[:MAX_ROWS]
+        rows += [Row(doc.document.place(int(i)), float(array[i])) for i in order]
+    return worst_rows(rows, largest=largest)
+
+
+def _broken(metric: str, comparison: Comparison) -> Measurement | None:
+    if not comparison.non_finite:
+        return None
+    first = comparison.non_finite[0]
+    more = len(comparison.non_finite) - 1
+    reason = f"{first.kind} in the candidate's logits at {first.place}" + (
+        f" and {more} more positions" if more else ""
+    )
+    return Measurement.unusable(metric, reason)
+
+
+def _per_document(rows: tuple[Row, ...], estimate: Estimate, metric: str, **more: Any) -> Measurement:
+    return Measurement(
+        metric, estimate.value, n=estimate.n, of="documents", interval=(estimate.low, estimate.high), rows=rows, **more
+    )
+
+
+def finite(comparison: Comparison) -> Measurement:
+    """Positions whose logits are not finite."""
+    rows = tuple(Row(bad.place, 1.0, bad.kind) for bad in comparison.non_finite[:MAX_ROWS])
+    count = len(comparison.non_finite)
+    return Measurement(
+        "non_finite_positions",
+        float(count),
+        n=comparison.positions,
+        of="positions",
+        rows=rows,
+        data={"rows_total": count},
+    )
+
+
+def rel_l2(comparison: Comparison) -> Measurement:
+    """``max over positions of ||c-r||2/||r||2``, for float32 against float32."""
+    if broken := _broken("rel_l2.max", comparison):
+        return broken
+    documents = list(comparison.documents)
+    values = [d.rows.rel_l2 for d in documents]
+    every = np.concatenate(values)
+    return Measurement(
+        "rel_l2.max",
+        float(every.max()),
+        n=every.size,
+        of="positions",
+        rows=_rows(documents, values),
+        data={"mean": float(every.mean()), "statistics": _logit_statistics(comparison)},
+    )
+
+
+def rel_l2_ratio(comparison: Comparison) -> Measurement:
+    """Sum of ``rel_l2`` over positions, over the yardstick's mean of the same; documents are the sample."""
+    if broken := _broken("rel_l2.noise_ratio", comparison):
+        return broken
+    return _noise_ratio("rel_l2.noise_ratio", comparison, "rel_l2")
+
+
+def kl_ratio(comparison: Comparison) -> Measurement:
+    """G = mean KL(ref || cand) / mean KL(ref || yardstick), the yardstick's members averaged; documents are the sample."""
+    if broken := _broken("kl.noise_ratio", comparison):
+        return broken
+    return _noise_ratio("kl.noise_ratio", comparison, "kl")
+
+
+def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measurement:
+    documents = list(comparison.documents)
+    candidate = [float(getattr(d.rows, figure).sum()) for d in documents]
+    members = {
+        name: [float(getattr(d.yardstick[name], figure).sum()) for d in documents] for name in documents[0].yardstick
+    }
+    yardstick = np.mean(list(members.values()), axis=0)
+    estimate = log_ratio_of_sums(candidate, yardstick)
+    rows = [Row(d.document.name, c / y) for d, c, y in zip(documents, candidate, yardstick, strict=True) if y > 0]
+    total = sum(len(d.rows) for d in documents)
+    data = {
+        "candidate_mean": sum(candidate) / total,
+        "yardstick_mean": {name: sum(values) / total for name, values in members.items()},
+        "positions": total,
+        "statistics": _logit_statistics(comparison),
+    }
+    return _per_document(worst_rows(rows), estimate, metric, data=data)
+
+
+def cosine(comparison: Comparison) -> Measurement:
+    """Mean cosine over all positions of the prompts; the documents' figure (last position of each prompt) beside it."""
+    if broken := _broken("cosine.mean", comparison):
+        return broken
+    prompts = comparison.of("prompt")
+    values = [d.rows.cosine for d in prompts]
+    every = np.concatenate(values)
+    last = {d.document.name: float(d.rows.cosine[-1]) for d in prompts}
+    return Measurement(
+        "cosine.mean",
+        float(every.mean()),
+        n=every.size,
+        of="positions",
+        rows=_rows(prompts, values, largest=False),
+        data={"last_position": last, "statistics": {"mean_last_position": _mean(last)}},
+    )
+
+
+def token_match(comparison: Comparison) -> Measurement:
+    """Top-1 disagreements beyond a near tie, over every position of prompts and texts.
+
+    tau = z x the robust standard deviation of what the yardstick does to the reference's gap between its two best.
+    """
+    if broken := _broken("top1.disagreements", comparison):
+        return broken
+    documents = list(comparison.documents)
+    shifts = np.concatenate([rows.top2_shift for d in documents for rows in d.yardstick.values()])
+    tau = thresholds.TIE_Z.value * robust_sd(shifts)
+    total = sum(len(d.rows) for d in documents)
+    differing, counted = 0, []
+    for d in documents:
+        different = np.flatnonzero(d.rows.reference_top1 != d.rows.candidate_top1)
+        differing += different.size
+        for i in different:
+            if d.rows.gap[i] > tau:
+                detail = (
+                    f"token {d.rows.candidate_top1[i]} for {d.rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
+                )
+                counted.append(Row(d.document.place(int(i)), float(d.rows.gap[i]), detail))
+    prompts = comparison.of("prompt")
+    agree = [bool(d.rows.reference_top1[-1] == d.rows.candidate_top1[-1]) for d in prompts]
+    data = {
+        "tau": tau,
+        "disagreements": differing,
+        "near_ties": differing - len(counted),
+        "match": 1 - differing / total,
+        "rows_total": len(counted),
+        "match_lower_bound": share_lower_bound(total - differing, total),
+        "statistics": {"match_last_position": sum(agree) / len(agree)},
+        "last_position": {d.document.name: ok for d, ok in zip(prompts, agree, strict=True)},
+    }
+    return Measurement(
+        "top1.disagreements", float(len(counted)), n=total, of="positions", rows=worst_rows(counted), data=data
+    )
+
+
+def top5(comparison: Comparison) -> Measurement:
+    """Mean top-5 overlap |A ∩ B| / 5 over all positions of the prompts."""
+    if broken := _broken("top5.overlap", comparison):
+        return broken
+    prompts = comparison.of("prompt")
+    values = [d.rows.top_overlap for d in prompts]
+    every = np.concatenate(values)
+    last = {d.document.name: float(d.rows.top_overlap[-1]) for d in prompts}
+    return Measurement(
+        "top5.overlap",
+        float(every.mean()),
+        n=every.size,
+        of="positions",
+        rows=_rows(prompts, values, largest=False),
+        data={"last_position": last, "statistics": {"mean_last_position": _mean(last)}},
+    )
+
+
+def perplexity(comparison: Comparison) -> Measurement:
+    """Relative change of perplexity: ``exp(mean paired difference of nll per token) - 1`` over the texts, with its
+    interval; sums and counts are kept."""
+    if broken := _broken("ppl.relative_change", comparison):
+        return broken
+    scores = [score_text(d.document.name, d.candidate_nll, d.reference_nll) for d in comparison.of("text")]
+    delta = compare_perplexity(scores)
+    rows = sorted(
+        (
+            Row(s.name, relative_change(s.delta), f"PPL {s.candidate_ppl:.4f} against {s.reference_ppl:.4f}")
+            for s in scores
+        ),
+        key=lambda r: -abs(r.value),
+    )
+    data = {
+        "mean_nll_difference": delta.estimate.value,
+        "texts": {
+            s.name: {"candidate_nll": s.candidate_nll, "reference_nll": s.reference_nll, "tokens": s.tokens}
+            for s in scores
+        },
+        "statistics": {
+            "mean_abs_delta": delta.mean_abs_delta,
+            "max_abs_delta": delta.max_abs_delta,
+            "ratio_of_means": delta.ratio_of_means,
+        },
+    }
+    nats = delta.estimate
+    change = Estimate(relative_change(nats.value), relative_change(nats.low), relative_change(nats.high), nats.n)
+    return _per_document(tuple(rows[:MAX_ROWS]), change, "ppl.relative_change", data=data)
+
+
+def config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Measurement:
+    """Values of the loaded config that are not the card's."""
+    rows = [
+        Row(key, 1.0, f"the card says {want!r}, the checkpoint {found.get(key)!r}")
+        for key, want in expected.items()
+        if not _same(want, found.get(key))
+    ]
+    return Measurement(
+        "config.differences", float(len(rows)), n=len(expected), of="values", rows=tuple(rows[:MAX_ROWS]),
+        data={"rows_total": len(rows)},
+    )  # fmt: skip
+
+
+def _same(want: Any, found: Any) -> bool:
+    if isinstance(want, float) and isinstance(found, (int, float)):
+        return abs(want - found) <= 1e-6 * abs(want)  # 1e-05 is 9.999999747378752e-06 once a float32
+    return bool(want == found)
+
+
+def _mean(values: dict[str, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _logit_statistics(comparison: Comparison) -> dict[str, float]:
+    """Figures that documents quote, over prompts at their last position."""
+    last: list[LogitRows] = [d.rows for d in comparison.of("prompt")]
+    return {
+        "mean_last_position": float(np.mean([rows.rel_l2[-1] for rows in last])),
+        "mean_rel_last_position": float(np.mean([rows.mean_rel[-1] for rows in last])),
+        "active_rel_last_position": float(np.mean([rows.active_rel[-1] for rows in last])),
+        "within_1e3_last_position": float(np.mean([rows.within_1e3[-1] for rows in last])),
+        "within_5e3_last_position": float(np.mean([rows.within_5e3[-1] for rows in last])),
+    }

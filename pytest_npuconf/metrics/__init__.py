@@ -1,0 +1,1 @@
+"""Pure functions on arrays. No pytest, no engine, no torch device."""

@@ -1,0 +1,251 @@
+"""Command line, ini and environment, read once into one frozen Settings."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.precisions import PRECISIONS
+
+if TYPE_CHECKING:
+    import pytest
+
+PREFIXED_ONLY = "NPUCONF_PREFIXED_ONLY"
+WEIGHTS_VARIABLE = "NPUCONF_WEIGHTS"
+CACHE_VARIABLE = "NPUCONF_CACHE"
+TRUE, FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """``a,b`` as a tuple; empty names are refused."""
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ValueError(f"an empty name in {text!r}")
+    return names
+
+
+def parse_precisions(text: str) -> tuple[str, ...]:
+    """A comma list of precisions."""
+    names = parse_names(text)
+    for name in names:
+        if name not in PRECISIONS:
+            raise ValueError(f"{name!r} is not one of {', '.join(PRECISIONS)}")
+    return names
+
+
+def parse_name(text: str) -> str:
+    """One non-empty word."""
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text.strip()
+
+
+def parse_path(text: str) -> Path:
+    """A path, ``~`` expanded, made absolute against the current folder."""
+    return Path(parse_name(text)).expanduser().absolute()
+
+
+def parse_reference(text: str) -> str:
+    """``auto`` or ``live``."""
+    if text not in ("auto", "live"):
+        raise ValueError(f"{text!r} is not one of auto, live")
+    return text
+
+
+def parse_switch(text: str) -> bool:
+    """An ini or environment switch."""
+    if text.strip().lower() in TRUE:
+        return True
+    if text.strip().lower() in FALSE:
+        return False
+    raise ValueError(f"{text!r} is not one of {', '.join(TRUE)}, {', '.join(f for f in FALSE if f)}")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: ``--npuconf-<name>`` with its ini twin ``npuconf_<name>``, and the user's short word if it has one."""
+
+    name: str
+    parse: Callable[[str], Any]
+    help: str
+    metavar: str = ""
+    short: str = ""
+    repeatable: bool = False
+    default: Any = None
+
+    @property
+    def flag(self) -> str:
+        """The prefixed flag."""
+        return f"--npuconf-{self.name}"
+
+    @property
+    def dest(self) -> str:
+        """Attribute of ``config.option`` and name of the ini twin."""
+        return "npuconf_" + self.name.replace("-", "_")
+
+    @property
+    def switch(self) -> bool:
+        """Whether the option takes no value."""
+        return self.parse is parse_switch
+
+
+OPTIONS = (
+    Option("model", parse_names, "judge this model: a card's name or path/to/card.toml (repeatable, comma list)",
+           "NAME|CARD", "--model", True, ()),
+    Option("device", parse_name, "device under test: cpu, cuda, npu (--npu is the same as --npuconf-device npu); default cpu",
+           "NAME", default="cpu"),
+    Option("precision", parse_precisions, "judge at these precisions of the device (comma list of float32, float16, "
+           "bfloat16, int8, int4); default: the card's", "NAMES", default=()),
+    Option("engine", parse_name, "how the model is run: transformers (default)", "NAME", default="transformers"),
+    Option("reference", parse_reference, "where the reference comes from: auto or live (float32 on the CPU)", "KIND",
+           default="auto"),
+    Option("weights", parse_path, "folder with the model's weights and tokenizer (one model only)", "DIR"),
+    Option("baselines", parse_path, "a folder of your own with <model>/card.toml, looked at before the shipped ones", "DIR"),
+    Option("results", parse_path, "write the results as JSON to this file", "FILE"),
+    Option("fault", parse_name, "inject this named defect into the candidate, to see what catches it ('list' prints them)",
+           "NAME"),
+    Option("strict-claims", parse_switch, "let documented claims that are not reproduced fail the run"),
+    Option("trust-remote-code", parse_switch, "let a checkout of the model run its own Python code (off by default)"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the user chose. ``chosen`` names the options that were set anywhere, for the next command."""
+
+    models: tuple[str, ...] = ()
+    device: str = "cpu"
+    precisions: tuple[str, ...] = ()
+    engine: str = "transformers"
+    reference: str = "auto"
+    weights: Path | None = None
+    weights_root: Path | None = None
+    baselines: Path | None = None
+    results: Path | None = None
+    fault: str | None = None
+    strict_claims: bool = False
+    trust_remote_code: bool = False
+    cache: Path = Path("~/.cache/npuconf")
+
+    @property
+    def active(self) -> bool:
+        """Whether this run judges anything: a model was named, or faults are to be listed."""
+        return bool(self.models) or self.fault == "list"
+
+    def command(self, *more: str) -> str:
+        """The pytest command that repeats this run, narrowed by ``more``."""
+        words = ["pytest", *(["--npu"] if self.device == "npu" else ["--npuconf-device", self.device])]
+        words += [word for model in self.models for word in ("--model", model)]
+        if self.precisions:
+            words += ["--npuconf-precision", ",".join(self.precisions)]
+        for flag, value in (("--npuconf-weights", self.weights), ("--npuconf-baselines", self.baselines),
+                            ("--npuconf-fault", self.fault)):  # fmt: skip
+            words += [flag, str(value)] if value is not None else []
+        return shlex.join([*words, *more])
+
+
+def add_options(parser: pytest.Parser, environ: Mapping[str, str] = os.environ) -> None:
+    """Register every option and ini twin.
+
+    Raises:
+        SettingsError: somebody else already owns ``--npu`` or ``--model``.
+    """
+    group = parser.getgroup("npuconf", "npuconf: conformance of language models on an accelerator")
+    short = not prefixed_only(environ)
+    for option in OPTIONS:
+        flags = [option.flag] + ([option.short] if option.short and short else [])
+        arguments: dict[str, Any] = {
+            "dest": option.dest,
+            "default": None,
+            "help": f"{option.help} [ini: {option.dest}]",
+        }
+        if option.switch:
+            arguments["action"] = "store_true"
+        else:
+            arguments.update(action="append" if option.repeatable else "store", metavar=option.metavar)
+        _add(group, flags, arguments)
+        parser.addini(option.dest, f"same as {option.flag}", type="string", default="")
+    if short:
+        _add(group, ["--npu"], {"dest": "npuconf_npu", "action": "store_true", "default": False,
+                                "help": "the device under test is the Ascend NPU (same as --npuconf-device npu)"})  # fmt: skip
+
+
+def prefixed_only(environ: Mapping[str, str]) -> bool:
+    """Whether the environment drops the short names ``--npu`` and ``--model``."""
+    try:
+        return parse_switch(environ.get(PREFIXED_ONLY, ""))
+    except ValueError as error:
+        raise SettingsError(f"{PREFIXED_ONLY}: {error}", mend=f"export {PREFIXED_ONLY}=1") from error
+
+
+def _add(group: Any, flags: Sequence[str], arguments: Mapping[str, Any]) -> None:
+    try:
+        group.addoption(*flags, **arguments)
+    except ValueError as error:
+        raise taken(str(error)) from error
+
+
+def taken(reason: str) -> SettingsError:
+    """The error for a short name that another conftest or plugin owns."""
+    return SettingsError(
+        f"another conftest.py or plugin also defines one of pytest-npuconf's short options: {reason}",
+        mend=f"{PREFIXED_ONLY}=1 pytest --npuconf-model NAME --npuconf-device npu (drops our --model and --npu)",
+    )
+
+
+def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The frozen settings of this run: command line over ini over default.
+
+    Raises:
+        SettingsError: a value that cannot be used, naming where it was written.
+    """
+    values = {option.name: _read(config, option) for option in OPTIONS}
+    device = values["device"]
+    if config.getoption("npuconf_npu", False):
+        if config.getoption("npuconf_device") not in (None, "npu"):
+            raise SettingsError(f"--npu and --npuconf-device {device} name two devices", mend="give one of them")
+        device = "npu"
+    models = tuple(dict.fromkeys(values["model"]))
+    if values["weights"] is not None and len(models) > 1:
+        raise SettingsError(
+            f"--npuconf-weights names one folder, but {len(models)} models are judged: {', '.join(models)}",
+            mend=f"put them in folders of these names under one folder and export {WEIGHTS_VARIABLE}=that folder",
+        )
+    root = environ.get(WEIGHTS_VARIABLE)
+    return Settings(
+        models=models,
+        device=device,
+        precisions=tuple(dict.fromkeys(values["precision"])),
+        engine=values["engine"],
+        reference=values["reference"],
+        weights=values["weights"],
+        weights_root=parse_path(root) if root else None,
+        baselines=values["baselines"],
+        results=values["results"],
+        fault=values["fault"],
+        strict_claims=bool(values["strict-claims"]),
+        trust_remote_code=bool(values["trust-remote-code"]),
+        cache=parse_path(environ.get(CACHE_VARIABLE) or "~/.cache/npuconf"),
+    )
+
+
+def _read(config: pytest.Config, option: Option) -> Any:
+    given = config.getoption(option.dest)
+    if option.switch and given:
+        return True
+    where = option.flag
+    if given is None or option.switch:
+        given, where = config.getini(option.dest), f"ini {option.dest}"
+        if given == "":
+            return option.default
+    try:
+        if isinstance(given, list):
+            return tuple(name for text in given for name in option.parse(text))
+        return option.parse(given)
+    except ValueError as error:
+        raise SettingsError(f"{where}: {error}", mend=f"{option.flag}: {option.help}") from error

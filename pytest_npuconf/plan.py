@@ -1,0 +1,220 @@
+"""What a run will do, decided before the first test: cards, device, weights, required checks. Every error here is a
+usage error (exit 4)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pytest_npuconf.cards import Card, find_card
+from pytest_npuconf.cards.loading import card_error_if_unknown_checks
+from pytest_npuconf.checks import known_names, required_ids
+from pytest_npuconf.devices import Device, choose_device
+from pytest_npuconf.devices.cpu import CpuDevice, processor_name
+from pytest_npuconf.engines.base import EngineFactory
+from pytest_npuconf.engines.transformers_engine import TransformersFactory
+from pytest_npuconf.errors import EngineError, SettingsError, WeightsError
+from pytest_npuconf.faults.base import Fault
+from pytest_npuconf.faults.catalogue import choose_fault
+from pytest_npuconf.options import Settings
+from pytest_npuconf.precisions import SHORT, Precision, pairs_of
+from pytest_npuconf.weights import Checkpoint, find_weights
+
+WORKING_BYTES = 1 << 30  # logits, hidden states and scratch: the streaming budget
+BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Extensions:
+    """What other packages and conftest files add through our hooks."""
+
+    devices: list[Device] = field(default_factory=list)
+    engines: dict[str, EngineFactory] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The decided run. ``checkpoints`` and ``facts`` are filled by :func:`equip`, which touches hardware and files."""
+
+    settings: Settings
+    cards: dict[str, Card]
+    precisions: dict[str, tuple[str, ...]]
+    required: dict[str, tuple[str, ...]]
+    device: Device
+    factory: EngineFactory
+    fault: Fault | None
+    checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def pairs(self, model: str) -> list[Precision]:
+        """The precision pairs of one model."""
+        return [pair for precision in self.precisions[model] for pair in pairs_of(precision)]
+
+    def labels(self, model: str) -> list[str]:
+        """What every number of this run must carry: not an NPU, not the model, or broken on purpose."""
+        labels = [] if self.device.name == "npu" else [self.device.name.upper()]
+        labels += ["STAND-IN"] if self.cards[model].stand_in else []
+        return labels + ([f"FAULT {self.fault.name}"] if self.fault is not None else [])
+
+
+def make_plan(settings: Settings, extensions: Extensions) -> Plan:
+    """Read the cards and check the choices against them; touches no hardware and no weights.
+
+    Raises:
+        NpuconfError: an unknown or invalid card, device, engine, fault, or a precision that cannot be run.
+    """
+    if settings.results is not None:
+        _check_writable(settings.results)
+    found = [find_card(name, settings.baselines) for name in settings.models]
+    cards = {card.name: card for card in found}
+    if len(cards) != len(found):
+        raise SettingsError("two of the named cards have the same name", mend="rename one of them")
+    for card in found:
+        card_error_if_unknown_checks(card, known_names())
+    precisions = {card.name: settings.precisions or card.precisions for card in found}
+    for name, chosen in precisions.items():
+        for precision in chosen:
+            if precision not in SHORT:
+                raise SettingsError(
+                    f"precision {precision}: the card {name} names no quantization scheme that engine {settings.engine} runs",
+                    mend=f"--npuconf-precision one of: {', '.join(SHORT)}",
+                )
+    factory = _choose_engine(settings.engine, extensions.engines)
+    return Plan(
+        settings,
+        cards,
+        precisions,
+        {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found},
+        choose_device(settings.device, extensions.devices),
+        factory,
+        choose_fault(settings.fault, extensions.faults) if settings.fault else None,
+    )
+
+
+def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
+    """Probe the device, find and check the weights, check the memory, gather the facts.
+
+    Raises:
+        NpuconfError: whatever is missing, with the mend.
+    """
+    plan.device.probe()
+    CpuDevice().probe()  # the live reference runs there
+    checkpoints = {}
+    for card in plan.cards.values():
+        plan.factory.check(card, plan.settings)
+        checkpoints[card.name] = find_weights(card, plan.settings, announce=announce)
+        _check_memory(card, checkpoints[card.name], plan)
+        check_tokenizer(card, checkpoints[card.name], plan.settings)
+    return Plan(
+        plan.settings, plan.cards, plan.precisions, plan.required, plan.device, plan.factory, plan.fault, checkpoints,
+        gather_facts(plan),
+    )  # fmt: skip
+
+
+def _choose_engine(name: str, more: dict[str, EngineFactory]) -> EngineFactory:
+    offered: dict[str, EngineFactory] = {"transformers": TransformersFactory(), **more}
+    if name not in offered:
+        raise EngineError(f"no engine {name!r}", mend=f"--npuconf-engine one of: {', '.join(sorted(offered))}")
+    return offered[name]
+
+
+def _check_writable(path: Path) -> None:
+    """Refuse a results file that could not be written at the end, before hours of work."""
+    if path.is_dir():
+        raise SettingsError(f"--npuconf-results {path} is a folder", mend=f"--npuconf-results {path / 'results.json'}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"--npuconf-results {path}: its folder cannot be written: {error}",
+            mend="name a file in a folder you can write to",
+        ) from error
+
+
+def needed_bytes(checkpoint: Checkpoint, precisions: tuple[str, ...], *, on_host: bool) -> dict[str, int]:
+    """Bytes by part that a run needs on the reference host, the candidate included when it runs there too."""
+    widest = max(BYTES[p] for p in precisions)
+    low = max((BYTES[p] for p in precisions if p != "float32"), default=0)
+    parts = {"reference (float32)": 4 * checkpoint.parameters, "yardstick": low * checkpoint.parameters}
+    if on_host:
+        parts["candidate"] = widest * checkpoint.parameters
+    return {**parts, "working memory": WORKING_BYTES}
+
+
+def _check_memory(card: Card, checkpoint: Checkpoint, plan: Plan) -> None:
+    parts = needed_bytes(checkpoint, plan.precisions[card.name], on_host=plan.device.name == "cpu")
+    need, free = sum(parts.values()), CpuDevice().memory().free
+    if need > free:
+        listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
+        raise WeightsError(
+            f"{card.name}: not enough memory for the live reference on the CPU: {_gib(need)} needed ({listed}), "
+            f"{_gib(free)} free",
+            mend="run on a host with more memory, or one precision at a time: --npuconf-precision bfloat16",
+        )
+    if plan.device.name != "cpu":
+        need = max(BYTES[p] for p in plan.precisions[card.name]) * checkpoint.parameters + WORKING_BYTES
+        memory = plan.device.memory()
+        if need > memory.free:
+            raise WeightsError(
+                f"{card.name}: {_gib(need)} needed on {plan.device.name}, {_gib(memory.free)} of {_gib(memory.total)} free",
+                mend="free the device, or judge a narrower precision: --npuconf-precision bfloat16",
+            )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> None:
+    """Refuse another model's tokenizer: the card's probes, and no id beyond the model's vocabulary.
+
+    Raises:
+        WeightsError: naming the text, the expected and the found ids.
+    """
+    from pytest_npuconf.engines.transformers_engine import load_tokenizer, tokenize
+
+    tokenizer = load_tokenizer(checkpoint, trust_remote_code=settings.trust_remote_code)
+    for probe in card.probes:
+        found = tokenize(tokenizer, probe.text)
+        if found != list(probe.ids):
+            raise WeightsError(
+                f"{checkpoint.folder}: this is not {card.name}'s tokenizer: {probe.text!r} gives {found}, "
+                f"the card says {list(probe.ids)}",
+                mend="take tokenizer and weights from the same checkpoint",
+            )
+    vocabulary = checkpoint.config_value("vocab_size")
+    for prompt in (*card.logits_prompts, *card.perplexity_texts):
+        ids = tokenize(tokenizer, prompt.text)
+        if len(ids) < 2:
+            raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least 2 are needed")
+        if vocabulary is not None and max(ids) >= vocabulary:
+            raise WeightsError(
+                f"{checkpoint.folder}: {prompt.name} gives token id {max(ids)}, but the model's vocabulary has "
+                f"{vocabulary}: the tokenizer is another model's",
+                mend="take tokenizer and weights from the same checkpoint",
+            )
+
+
+def gather_facts(plan: Plan) -> dict[str, str]:
+    """What the run was measured on and with, all strings."""
+    versions = {**plan.factory.versions(), **plan.device.versions()}
+    return {
+        "npuconf": importlib.metadata.version("pytest-npuconf"),
+        "device": plan.device.name,
+        "device_description": plan.device.describe(),
+        "engine": plan.factory.name,
+        "reference": "cpu float32 (live)",
+        "host": f"{platform.system()} {platform.machine()}, {processor_name()}",
+        "python": platform.python_version(),
+        **{name: versions[name] for name in sorted(versions)},
+        "numpy": importlib.metadata.version("numpy"),
+        "pytest": importlib.metadata.version("pytest"),
+        "fault": plan.fault.name if plan.fault else "",
+    }

@@ -1,0 +1,92 @@
+"""The public fixtures. They serve in the shipped suites and in anybody's own test file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from pytest_npuconf.cards import Card
+    from pytest_npuconf.checker import Checker
+    from pytest_npuconf.comparison import Comparison
+    from pytest_npuconf.devices import Device
+    from pytest_npuconf.engines.base import Engine
+    from pytest_npuconf.precisions import Precision
+    from pytest_npuconf.references.live import LiveReference
+    from pytest_npuconf.run_plugin import RunPlugin
+    from pytest_npuconf.workbench import Workbench
+
+NO_MODEL = "no model was named, so there is nothing to judge\n  mend: pytest --model NAME (or path/to/card.toml)"
+
+
+def run_plugin(config: pytest.Config) -> RunPlugin:
+    """The state of this run; a test that asks for it without a model fails, it is never skipped."""
+    plugin: Any = config.pluginmanager.get_plugin("npuconf-run")
+    if plugin is None or not plugin.plan.cards:
+        pytest.fail(NO_MODEL, pytrace=False)
+    return plugin  # type: ignore[no-any-return]
+
+
+@pytest.fixture(scope="session")
+def npuconf_workbench(request: pytest.FixtureRequest) -> Iterator[Workbench]:
+    """Owner of the loaded models; released at the end of the session."""
+    from pytest_npuconf.workbench import Workbench
+
+    run = run_plugin(request.config)
+    workbench = Workbench(run.plan, run.progress)
+    yield workbench
+    workbench.close()
+
+
+@pytest.fixture(scope="session")
+def npu_card(request: pytest.FixtureRequest) -> Card:
+    """The card of the model under test; a test that uses it runs once for each model that was named."""
+    run = run_plugin(request.config)
+    return run.plan.cards[request.param]
+
+
+@pytest.fixture(scope="session")
+def npu_precision(request: pytest.FixtureRequest) -> Precision:
+    """The precision pair; a test that uses it runs once for each pair: ``.candidate``, ``.reference``, ``.name``."""
+    run_plugin(request.config)
+    pair: Precision = request.param
+    return pair
+
+
+@pytest.fixture(scope="session")
+def npu_device(request: pytest.FixtureRequest) -> Device:
+    """The device under test, probed."""
+    return run_plugin(request.config).plan.device
+
+
+@pytest.fixture(scope="session")
+def npu_engine(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Engine:
+    """The model on the device under test: ``tokenize(text)``, ``forward(ids).logits(start, stop)``."""
+    return npuconf_workbench.candidate(npu_card.name, npu_precision.candidate)
+
+
+@pytest.fixture(scope="session")
+def npu_reference(npuconf_workbench: Workbench, npu_card: Card) -> LiveReference:
+    """The same weights on the CPU: ``forward(pair, document)``, and the yardstick's members."""
+    return npuconf_workbench.reference(npu_card.name)
+
+
+@pytest.fixture(scope="session")
+def npu_comparison(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Comparison:
+    """Candidate against reference and yardstick over the card's prompts and texts; made once for each pair."""
+    return npuconf_workbench.comparison(npu_card.name, npu_precision)
+
+
+@pytest.fixture
+def npu_check(request: pytest.FixtureRequest) -> Checker:
+    """Judges a measurement, records it, and fails with a message that says where and what next.
+
+    ``npu_check(measurement)`` in a shipped suite takes the check's own gate; ``npu_check(measurement, gate)`` in your
+    test takes yours. Returns the verdict.
+    """
+    from pytest_npuconf.checker import Checker
+
+    plugin: Any = request.config.pluginmanager.get_plugin("npuconf-run")
+    return Checker(request.node, plugin)

@@ -1,0 +1,1 @@
+"""References: the same weights computed in float32 on the CPU, live; stored ones follow."""

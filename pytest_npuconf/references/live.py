@@ -1,0 +1,79 @@
+"""The live reference and the yardstick: the same weights on the CPU, computed when they are needed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from pytest_npuconf.comparison import Document
+from pytest_npuconf.devices.base import import_torch
+from pytest_npuconf.devices.cpu import CpuDevice
+from pytest_npuconf.engines.base import Forward
+from pytest_npuconf.engines.transformers_engine import StreamedForward, TransformersEngine, Variant
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
+from pytest_npuconf.options import Settings
+from pytest_npuconf.precisions import Precision
+from pytest_npuconf.progress import Progress
+from pytest_npuconf.weights import Checkpoint
+
+
+class LiveReference:
+    """Reference and yardstick of one checkpoint. Engines are loaded on first use; each pass is made once and kept as
+    hidden states (positions x channels), from which logits are made on demand."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, progress: Progress) -> None:
+        self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
+        self._engines: dict[str, TransformersEngine] = {}
+        self._passes: dict[tuple[str, str, tuple[int, ...]], StreamedForward] = {}
+
+    def forward(self, pair: Precision, document: Document) -> Forward:
+        """The reference of ``pair``: float32 as it comes; at a lower dtype another kernel than a candidate's default."""
+        variant = None if pair.reference == "float32" else REFERENCE_VARIANT
+        return self._pass(pair.reference, document, variant)
+
+    def yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Forward]]:
+        """Members of the yardstick at the candidate's dtype, by name."""
+
+        def member(variant: Variant) -> Callable[[Document], Forward]:
+            return lambda document: self._pass(pair.candidate, document, variant)
+
+        return {variant.name: member(variant) for variant in YARDSTICK}
+
+    def engine(self, dtype: str) -> TransformersEngine:
+        """The reference model at one dtype, on the CPU."""
+        if dtype not in self._engines:
+            size = self._checkpoint.parameters * (4 if dtype == "float32" else 2)
+            self._progress.phase(f"loading the reference, {dtype} on the CPU: {size / 2**30:.2f} GiB")
+            self._engines[dtype] = TransformersEngine(
+                self._checkpoint, CpuDevice(), dtype, trust_remote_code=self._settings.trust_remote_code
+            )
+        return self._engines[dtype]
+
+    def estimate_seconds(self, tokens: int, passes: int) -> float:
+        """Time of ``passes`` over ``tokens``: 2 FLOP per parameter and token at the speed of a probe matmul here."""
+        return 2.0 * self._checkpoint.parameters * tokens * passes / _flops()
+
+    def close(self) -> None:
+        """Release every engine and pass."""
+        self._passes.clear()
+        for engine in self._engines.values():
+            engine.close()
+        self._engines.clear()
+
+    def _pass(self, dtype: str, document: Document, variant: Variant | None) -> StreamedForward:
+        key = (dtype, variant.name if variant else "", document.ids)
+        if key not in self._passes:
+            self._passes[key] = self.engine(dtype).forward(document.ids, variant)
+        return self._passes[key]
+
+
+def _flops() -> float:
+    """Floating-point operations a second of a float32 matmul about as narrow as a document's."""
+    torch = import_torch()
+    a, b = torch.ones(96, 1024), torch.ones(1024, 2048)
+    a @ b
+    start = time.perf_counter()
+    rounds = 10
+    for _ in range(rounds):
+        a @ b
+    return float(2.0 * 96 * 1024 * 2048 * rounds / (time.perf_counter() - start))

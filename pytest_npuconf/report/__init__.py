@@ -1,0 +1,1 @@
+"""What a run leaves: terminal lines, JUnit properties, results.json."""

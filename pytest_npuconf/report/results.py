@@ -1,0 +1,97 @@
+"""results.json: every record, the closing, the facts. The schema is results.schema.json beside this file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pytest_npuconf.conformance import Closing
+from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.plan import Plan
+from pytest_npuconf.records import Record
+
+SCHEMA_VERSION = 1
+
+
+def schema() -> dict[str, Any]:
+    """The published JSON Schema of results.json."""
+    text = resources.files("pytest_npuconf.report").joinpath("results.schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def build(
+    plan: Plan, records: list[Record], closings: list[Closing], claims: dict[str, int], exit_status: int
+) -> dict[str, Any]:
+    """The whole of results.json as plain values; records are ordered by model and check, whatever ran first."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "exit_status": exit_status,
+        "facts": dict(plan.facts),
+        "models": {
+            closing.model: {
+                "status": closing.status.value,
+                "line": closing.line,
+                "labels": plan.labels(closing.model),
+                "precisions": list(plan.precisions[closing.model]),
+                "weights": str(plan.checkpoints[closing.model].folder),
+                "weights_origin": plan.checkpoints[closing.model].origin,
+                "required": list(plan.required[closing.model]),
+                "missing": list(closing.missing),
+                "failed": list(closing.failed),
+                "inconclusive": list(closing.inconclusive),
+                "waived": list(closing.waived),
+            }
+            for closing in closings
+        },
+        "claims": claims,
+        "checks": sorted(records, key=lambda record: (record["model"], record["check"], record["nodeid"])),
+    }
+
+
+def write(
+    path: Path,
+    plan: Plan,
+    records: list[Record],
+    closings: list[Closing],
+    claims: dict[str, int],
+    exit_status: int,
+) -> None:
+    """Write atomically: the file is whole or untouched.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+    text = json.dumps(
+        build(plan, records, closings, claims, exit_status),
+        indent=2,
+        sort_keys=True,
+        ensure_ascii=False,
+        allow_nan=False,
+    )
+    scratch = None
+    try:
+        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(scratch, 0o666 & ~_umask())
+        os.replace(scratch, path)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to") from error
+    finally:
+        if scratch is not None and os.path.exists(scratch):
+            os.unlink(scratch)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,201 @@
+"""Hooks of a run that judges something: collection of the suites, records, reports, closing lines, exit status."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_npuconf.checker import RECORDS, check_id, check_name, parameter
+from pytest_npuconf.checks import CHECKS
+from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, resolve_arguments, suite_file
+from pytest_npuconf.conformance import Closing, Status, claims_line, close
+from pytest_npuconf.errors import NpuconfError
+from pytest_npuconf.faults.catalogue import SHIPPED
+from pytest_npuconf.options import Settings
+from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
+from pytest_npuconf.progress import Progress
+from pytest_npuconf.records import Record
+from pytest_npuconf.report import junit, results, terminal
+
+SELECTED = "npuconf_selected"
+Selection = dict[str, list[str]]
+
+
+def start(config: pytest.Config, settings: Settings) -> None:
+    """Decide the run and register its hooks.
+
+    Raises:
+        NpuconfError: anything that would keep the run from measuring.
+    """
+    extensions = _extensions(config)
+    if settings.fault == "list":
+        raise pytest.exit(terminal.fault_list([*SHIPPED, *extensions.faults]), returncode=0)
+    plan = make_plan(settings, extensions)
+    progress = Progress(_writer(config))
+    if not config.option.collectonly:
+        plan = equip(plan, progress.phase)
+        plan.facts["command"] = shlex.join(["pytest", *map(str, config.invocation_params.args)])
+    config.args = resolve_arguments(config)
+    config.pluginmanager.register(RunPlugin(config, plan, progress), "npuconf-run")
+
+
+def _extensions(config: pytest.Config) -> Extensions:
+    engines: dict[str, Any] = {}
+    for offered in config.hook.pytest_npuconf_engines(config=config):
+        engines.update(offered)
+    devices = [d for offered in config.hook.pytest_npuconf_devices(config=config) for d in offered]
+    faults = [f for offered in config.hook.pytest_npuconf_faults(config=config) for f in offered]
+    return Extensions(devices, engines, faults)
+
+
+def _writer(config: pytest.Config) -> Any:
+    """Shows a line on the real terminal, past pytest's capture; silent in a worker and under -q."""
+
+    def write(line: str) -> None:
+        reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+        capture: Any = config.pluginmanager.get_plugin("capturemanager")
+        if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < 0:
+            return
+        with capture.global_and_fixture_disabled():
+            reporter.ensure_newline()
+            reporter.write_line(line)
+            reporter.flush()
+
+    return write
+
+
+class RunPlugin:
+    """State and hooks of one run, in the controller and in each xdist worker."""
+
+    def __init__(self, config: pytest.Config, plan: Plan, progress: Progress) -> None:
+        self.config, self.plan, self.progress = config, plan, progress
+        self.records: list[Record] = []
+        self.selected: Selection = {}
+        self.interrupted = False
+        self.closings: list[Closing] = []
+        self.claims_line = ""
+        self._worker = hasattr(config, "workerinput")
+
+    # collection
+
+    def pytest_pycollect_makemodule(self, module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+        relative = suite_file(module_path)
+        if relative is None:
+            return None
+        module: pytest.Module = SuiteModule.from_parent(parent, path=module_path, nodeid=f"{SUITE_PREFIX}/{relative}")
+        return module
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if not self.plan.cards or "npu_card" not in metafunc.fixturenames:
+            return
+        models = list(self.plan.cards)
+        if "npu_precision" not in metafunc.fixturenames:
+            metafunc.parametrize("npu_card", models, indirect=True, scope="session", ids=models)
+            return
+        mark = metafunc.definition.get_closest_marker("npuconf_check")
+        check = CHECKS.get(str(mark.args[0])) if mark is not None else None
+        cases = [
+            (model, pair) for model in models for pair in self.plan.pairs(model) if check is None or check.runs_at(pair)
+        ]
+        metafunc.parametrize(
+            ("npu_card", "npu_precision"),
+            cases,
+            indirect=True,
+            scope="session",
+            ids=[f"{model}-{pair.name}" for model, pair in cases],
+        )
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A check that no chosen pair runs has no case: pytest would show an empty one as skipped."""
+        items[:] = [
+            item for item in items if check_name(item) not in CHECKS or parameter(item, "npu_card") in self.plan.cards
+        ]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        selected: Selection = {}
+        for item in session.items:
+            check = check_id(item)
+            if check is not None and check_name(item) in CHECKS:
+                model = item.callspec.params["npu_card"]  # type: ignore[attr-defined]
+                selected.setdefault(model, []).append(check)
+        self.selected = selected
+        if self._worker:
+            self.config.workeroutput[SELECTED] = selected  # type: ignore[attr-defined]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        for model, checks in getattr(node, "workeroutput", {}).get(SELECTED, {}).items():
+            self.selected[model] = sorted({*self.selected.get(model, []), *checks})
+
+    # records
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        report = yield
+        if call.when == "call":
+            report.npuconf = item.stash.get(RECORDS, [])  # type: ignore[attr-defined]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for record in getattr(report, "npuconf", []):
+            self.records.append({"nodeid": report.nodeid, **record})
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.interrupted = True
+
+    # reports
+
+    def pytest_report_header(self) -> list[str]:
+        return terminal.header(self.plan)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> Generator[None, object, object]:
+        if not self._worker and not self.config.option.collectonly:
+            self._conclude(session, exitstatus)
+        result = yield
+        if not self._worker and self.config.option.xmlpath:
+            junit.set_failure_types(Path(self.config.option.xmlpath))
+        return result
+
+    def _conclude(self, session: pytest.Session, exitstatus: int) -> None:
+        judged = {model: card for model, card in self.plan.cards.items() if self._touched(model)}
+        self.closings = [
+            close(
+                model,
+                self.plan.required[model],
+                self.selected.get(model, []),
+                self.records,
+                where=terminal.where(self.plan, model),
+                interrupted=self.interrupted or exitstatus == pytest.ExitCode.INTERRUPTED,
+            )
+            for model in judged
+        ]
+        self.claims_line, counts = claims_line(judged.values(), self.records)
+        if exitstatus == pytest.ExitCode.OK and any(c.status is not Status.CONFORMANT for c in self.closings):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.plan.settings.results is not None:
+            try:
+                results.write(
+                    self.plan.settings.results, self.plan, self.records, self.closings, counts, int(session.exitstatus)
+                )
+            except NpuconfError as error:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                self.closings = [*self.closings, terminal.not_written(str(error))]
+
+    def _touched(self, model: str) -> bool:
+        """A run of somebody's own tests only says nothing about conformance; an empty or interrupted one says so."""
+        own_only = any(not record["model"] or record["check"] not in self._known(model) for record in self.records)
+        return bool(self.selected.get(model)) or not own_only
+
+    def _known(self, model: str) -> set[str]:
+        return {i for check in CHECKS.values() for i in check.ids(self.plan.precisions[model])}
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        if not self.config.option.collectonly:
+            terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line)

@@ -1,0 +1,119 @@
+"""Intervals over documents. A document is the unit of sampling: tokens of one text are not independent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from pytest_npuconf.errors import MetricError
+
+# pairs with the 95 % of every interval that the project prints
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its two-sided interval, over ``n`` documents."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def _t_quantile(degrees: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(0.5 + CONFIDENCE / 2, degrees))
+
+
+def _per_document(name: str, values: ArrayLike, minimum: int) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 1 or array.size < minimum:
+        raise MetricError(f"{name}: needs one value for each of at least {minimum} documents, got shape {array.shape}")
+    if not np.isfinite(array).all():
+        raise MetricError(f"{name}: document {int(np.flatnonzero(~np.isfinite(array))[0])} is not finite")
+    return array
+
+
+def ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """Ratio of two sums over documents with a document-clustered t interval.
+
+    Args:
+        numerators, denominators: one sum per document, shape ``(documents,)``.
+
+    The variance is the jackknife's for a ratio (Cochran, Sampling Techniques, 1977, sections 6.4 and 6.17):
+    ``s2 = (n-1)/n * sum(e^2) / sum(b)^2`` with residuals ``e = (a - R b) / (1 - b/sum(b))``. For documents of equal
+    size that is the plain t interval; for unequal ones it is wider, as it must be to cover.
+    The quantile is Student's with ``n - 1`` degrees of freedom. tests/property measures the coverage.
+
+    Raises:
+        MetricError: fewer than two documents, a value that is not finite, or a zero denominator.
+    """
+    a = _per_document("numerators", numerators, 2)
+    b = _per_document("denominators", denominators, 2)
+    if a.shape != b.shape:
+        raise MetricError(f"ratio_of_sums: {a.size} numerators against {b.size} denominators")
+    total = float(b.sum())
+    if total == 0.0:
+        raise MetricError("ratio_of_sums: the denominators sum to zero")
+    ratio = float(a.sum()) / total
+    weight = b / total
+    if np.any(weight >= 1.0):
+        raise MetricError("ratio_of_sums: one document carries the whole weight, so nothing is known of the spread")
+    residual = (a - ratio * b) / (1.0 - weight)
+    half = _t_quantile(a.size - 1) * float(np.sqrt((a.size - 1) / a.size * (residual @ residual))) / abs(total)
+    return Estimate(ratio, ratio - half, ratio + half, int(a.size))
+
+
+def log_ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+    """Ratio of two sums of non-negative quantities with an interval built on the log scale.
+
+    Shapes, formula and errors as :func:`ratio_of_sums`; the delta method gives ``sd(log R) = sd(R)/R``. A noise
+    ratio spans orders of magnitude, so an interval that is symmetric in the logarithm is the honest one.
+    Numerators that are all zero (bit-equal results) give ``0 [0, 0]``: there is nothing whose spread could be seen.
+
+    Raises:
+        MetricError: as :func:`ratio_of_sums`, and for a negative entry.
+    """
+    for name, values in (("numerators", numerators), ("denominators", denominators)):
+        if _per_document(name, values, 2).min() < 0:
+            raise MetricError("log_ratio_of_sums: entries must not be negative")
+    plain = ratio_of_sums(numerators, denominators)
+    if plain.value == 0.0:
+        return Estimate(0.0, 0.0, 0.0, plain.n)
+    half = min((plain.high - plain.value) / plain.value, 600.0)  # exp overflows float64 at 709
+    return Estimate(plain.value, plain.value * float(np.exp(-half)), plain.value * float(np.exp(half)), plain.n)
+
+
+def share_lower_bound(successes: int, n: int) -> float:
+    """One-sided 95 % lower bound of a share (Clopper and Pearson, Biometrika 26, 1934): what ``successes`` of ``n`` show.
+
+    Four of four shows no more than 47 %.
+
+    Raises:
+        MetricError: ``n`` below 1, or ``successes`` outside ``0..n``.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise MetricError(f"share_lower_bound: {successes} of {n} is not a share")
+    if successes == 0:
+        return 0.0
+    from scipy.stats import beta
+
+    return float(beta.ppf(1 - CONFIDENCE, successes, n - successes + 1))
+
+
+def robust_sd(values: ArrayLike) -> float:
+    """Standard deviation from the median absolute deviation about zero, times 1.4826 (consistent for a normal).
+
+    About zero, because rounding is expected to be centred there: a shift must count as spread, not vanish.
+
+    Raises:
+        MetricError: empty input or a value that is not finite.
+    """
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if array.size == 0 or not np.isfinite(array).all():
+        raise MetricError("robust_sd: needs at least one value, all finite")
+    return float(1.4826 * np.median(np.abs(array)))

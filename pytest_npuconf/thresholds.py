@@ -1,0 +1,58 @@
+"""The one table of constants that decide: each with its reason and the run that gave it.
+
+A bound changes here or in a card, never in a test, and never until something is green: change the reason first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A bound, why it is that, and how anyone can see the figures behind it."""
+
+    value: float
+    reason: str
+    run: str
+
+
+_BENIGN = "pytest --model smollm2-135m-instruct --npuconf-fault {} (see docs/thresholds.md)"
+
+NOISE_RATIO = Constant(
+    1.5,
+    "rounding may cost up to half as much again as the yardstick's own rounding; benign kernels stay within 0.9 to 1.1",
+    _BENIGN.format("benign-split-k"),
+)
+REL_L2_FLOAT32 = Constant(
+    1e-4,
+    "float32 against float32 at every position: benign summation orders stay below 2e-5, the provisional factor "
+    "above that is replaced by calibration",
+    _BENIGN.format("benign-split-k"),
+)
+TIE_Z = Constant(
+    5.0,
+    "a top-1 disagreement counts when the reference's gap exceeds z robust standard deviations of what rounding does "
+    "to that gap; among some thousand positions a gap perturbation beyond five is not rounding",
+    _BENIGN.format("benign-split-k"),
+)
+DISAGREEMENTS = Constant(
+    0.0, "every disagreement beyond a near tie is an error; ties are already excused", "by definition"
+)
+NON_FINITE = Constant(0.0, "a NaN or an infinity in the logits is never rounding", "by definition")
+CONFIG_DIFFERENCES = Constant(0.0, "the checkpoint must be the one that the card describes", "by definition")
+PPL_SAME_FLOAT32 = Constant(
+    0.01,
+    "mem-agent's document: at most 1 % for FP32 against FP32; made two-sided, paired and with an interval",
+    "seed 000, 'FP32 PPL 差异仅 0.004%,远低于 1% 阈值'",
+)
+PPL_SAME_LOW = Constant(
+    0.02,
+    "mem-agent's document: 1-2 % for BF16 against BF16; made two-sided, paired and with an interval",
+    "seed 000, '跨硬件同精度 (BF16 vs BF16) 1-2% 属正常范围'",
+)
+PPL_CROSS = Constant(
+    0.03,
+    "mem-agent's document: 1-3 % for BF16 against FP32; made two-sided, paired and with an interval",
+    "seed 000, '跨硬件跨精度 (BF16 vs FP32) 1-3% 为行业接受范围'",
+)

@@ -1,0 +1,117 @@
+"""A folder with a checkpoint: what its headers say, and whether the files are whole. Reads headers only."""
+
+from __future__ import annotations
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pytest_npuconf.errors import WeightsError
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
+_HEADER_LIMIT = 100_000_000  # safetensors' own limit on the header's length
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """``folder`` with its parsed ``config``; ``parameters`` as stored (tied weights counted once), ``stored_bytes``."""
+
+    folder: Path
+    config: dict[str, Any]
+    parameters: int
+    stored_bytes: int
+    origin: str
+
+    def config_value(self, key: str) -> Any:
+        """A value of config.json. transformers 5 writes ``rope_theta`` inside ``rope_parameters``: both are read."""
+        if key in self.config:
+            return self.config[key]
+        rope = self.config.get("rope_parameters")
+        return rope.get(key) if isinstance(rope, dict) else None
+
+
+def read_checkpoint(folder: Path, origin: str, mend: str) -> Checkpoint:
+    """Read and check the folder's headers.
+
+    Raises:
+        WeightsError: config, tokenizer or a shard is missing, a file is shorter than its header promises, a header
+            is not one, or the weights are pickled.
+    """
+    config = _config(folder, mend)
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise WeightsError(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZERS)})", mend=mend)
+    parameters = total = 0
+    for shard in _shards(folder, mend):
+        count, size = _read_header(shard, mend)
+        parameters, total = parameters + count, total + size
+    return Checkpoint(folder, config, parameters, total, origin)
+
+
+def _config(folder: Path, mend: str) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise WeightsError(f"{folder}: {CONFIG} is missing", mend=mend)
+    return _json(path, mend)
+
+
+def _json(path: Path, mend: str) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{path}: not JSON: {error}", mend=mend) from error
+    if not isinstance(data, dict):
+        raise WeightsError(f"{path}: holds {type(data).__name__}, not an object", mend=mend)
+    return data
+
+
+def _shards(folder: Path, mend: str) -> list[Path]:
+    if (folder / INDEX).is_file():
+        names = sorted(set(_json(folder / INDEX, mend).get("weight_map", {}).values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing or not names:
+            raise WeightsError(
+                f"{folder}: {INDEX} names missing files: {', '.join(missing) or 'none at all'}", mend=mend
+            )
+        return [folder / name for name in names]
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    pickled = sorted(p.name for pattern in ("*.bin", "*.pth", "*.pt") for p in folder.glob(pattern))
+    if pickled:
+        raise WeightsError(
+            f"{folder}: only pickled weights ({', '.join(pickled)}), which can run code when loaded and are not read",
+            mend="save them as safetensors: model.save_pretrained(DIR)",
+        )
+    raise WeightsError(f"{folder}: no weights (looked for {SINGLE} and {INDEX})", mend=mend)
+
+
+def _read_header(path: Path, mend: str) -> tuple[int, int]:
+    """Number of parameters and bytes of one safetensors file (format: https://github.com/huggingface/safetensors)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 0 < length <= min(_HEADER_LIMIT, max(size - 8, 0)):
+            raise WeightsError(
+                f"{path}: truncated or not safetensors ({size} bytes, header length {length})", mend=mend
+            )
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise WeightsError(f"{path}: the safetensors header is not JSON: {error}", mend=mend) from error
+    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    promised = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+    if size < promised:
+        raise WeightsError(f"{path}: truncated: its header promises {promised} bytes, the file has {size}", mend=mend)
+    return sum(_product(entry["shape"]) for entry in tensors.values()), size
+
+
+def _product(shape: list[int]) -> int:
+    total = 1
+    for extent in shape:
+        total *= extent
+    return total
