@@ -11,6 +11,7 @@ from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.errors import NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, compare_logits
+from pytest_npuconf.stats import robust_sd
 
 # float32 elements of logits held at once over all sides (128 MB), and of one float64 working block (16 MB)
 HELD = 1 << 25
@@ -45,6 +46,17 @@ class DocumentComparison:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What rounding costs: sums over positions by document, shape ``(documents,)``, of KL (nats) and of rel_l2, and the
+    robust standard deviation of the reference's gap between its two best (logits). ``members`` has the mean KL of each."""
+
+    kl: Float64
+    rel_l2: Float64
+    gap_sd: float
+    members: dict[str, float]
+
+
+@dataclass(frozen=True)
 class NonFinite:
     """A position whose logits are not finite."""
 
@@ -54,10 +66,14 @@ class NonFinite:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All documents of one model at one precision pair. With ``non_finite`` places, ``documents`` holds the others."""
+    """All documents of one model at one precision pair. With ``non_finite`` places, ``documents`` holds the others.
+
+    ``noise`` says what rounding alone costs here, document by document, in the order of ``documents``.
+    """
 
     documents: tuple[DocumentComparison, ...]
     positions: int
+    noise: Noise
     non_finite: tuple[NonFinite, ...] = field(default=())
 
     def of(self, kind: str) -> list[DocumentComparison]:
@@ -90,7 +106,42 @@ def compare(
         streamed = _stream(document, candidate(document), reference(document), sides, bad)
         if streamed is not None:
             done.append(streamed)
-    return Comparison(tuple(done), sum(len(d.ids) for d in documents), tuple(bad))
+    return Comparison(tuple(done), sum(len(d.ids) for d in documents), noise_of_yardstick(done), tuple(bad))
+
+
+def noise_of_yardstick(documents: Sequence[DocumentComparison]) -> Noise:
+    """One rounding: the mean over the yardstick's members."""
+    names = list(documents[0].yardstick) if documents else []
+    if not names:
+        return Noise(np.zeros(len(documents)), np.zeros(len(documents)), 0.0, {})
+    shifts = [d.yardstick[name].top2_shift for d in documents for name in names]
+    return Noise(
+        np.array([np.mean([d.yardstick[name].kl.sum() for name in names]) for d in documents]),
+        np.array([np.mean([d.yardstick[name].rel_l2.sum() for name in names]) for d in documents]),
+        robust_sd(np.concatenate(shifts)),
+        {name: float(np.concatenate([d.yardstick[name].kl for d in documents]).mean()) for name in names},
+    )
+
+
+def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise:
+    """The noise between two implementations at one low dtype: each is off from float32 by its own rounding, and
+    independent errors add in the square (KL is such a square; rel_l2 and gaps are roots of one).
+
+    Args:
+        against_float32: the same documents against the float32 reference, with all members.
+        reference: the member that serves as the reference of the same-dtype pair.
+    """
+    documents = against_float32.documents
+    others = [name for name in documents[0].yardstick if name != reference] if documents else []
+    kl, rel = [], []
+    for d in documents:
+        own = d.yardstick[reference]
+        kl.append(own.kl.sum() + np.mean([d.yardstick[name].kl.sum() for name in others]))
+        square = np.mean([d.yardstick[name].rel_l2 ** 2 for name in others], axis=0)
+        rel.append(np.sqrt(own.rel_l2**2 + square).sum())
+    shifts = {name: np.concatenate([d.yardstick[name].top2_shift for d in documents]) for name in [reference, *others]}
+    gap = np.hypot(robust_sd(shifts[reference]), robust_sd(np.concatenate([shifts[name] for name in others])))
+    return Noise(np.array(kl), np.array(rel), float(gap), dict(against_float32.noise.members))
 
 
 def _stream(

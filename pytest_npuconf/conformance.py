@@ -58,29 +58,26 @@ def close(
     inconclusive = tuple(c for c in wanted if c in found and found[c]["verdict"] == "inconclusive" and c not in waived)
     missing = tuple(c for c in wanted if c not in found)
     covered = [c for c in wanted if c in chosen]
-    passed = len(wanted) - len(failed) - len(inconclusive) - len(missing) - len(waived)
     narrowed = len(covered) < len(wanted)
-    subset = f"SUBSET: {len(covered)} of {len(wanted)} required checks" if narrowed else ""
+    unrun = tuple(c for c in missing if c in chosen or not narrowed)
     if failed:
         status, detail = Status.NOT_CONFORMANT, _count(failed, "required check failed", "required checks failed")
-        detail += f" ({subset})" if subset else ""
-    elif interrupted and missing:
-        status, detail = (
-            Status.INCOMPLETE,
-            f"interrupted; {_count(missing, 'required check', 'required checks')} did not run",
-        )
-    elif inconclusive or (missing and not narrowed) or any(c in chosen for c in missing):
-        status = Status.INCOMPLETE
-        unrun = tuple(c for c in missing if c in chosen or not narrowed)
-        parts = [_count(inconclusive, "is inconclusive", "are inconclusive")] if inconclusive else []
+    elif interrupted or inconclusive or unrun:
+        parts = ["interrupted"] if interrupted else []
+        parts += [_count(inconclusive, "is inconclusive", "are inconclusive")] if inconclusive else []
         parts += [_count(unrun, "required check did not run", "required checks did not run")] if unrun else []
-        detail = "; ".join(parts) + (f" ({subset})" if subset else "")
+        status, detail = Status.INCOMPLETE, "; ".join(parts)
     elif narrowed:
-        status, detail = Status.SUBSET, f"{len(covered)} of {len(wanted)} required checks, which decides nothing"
+        status, detail = Status.SUBSET, f"{len(covered)} of {len(wanted)} required checks: {where}: it decides nothing"
     else:
+        passed = len(wanted) - len(waived)
         status, detail = Status.CONFORMANT, f"{passed} of {len(wanted)} required checks passed"
         detail += f", {len(waived)} waived ({', '.join(waived)})" if waived else ""
-    return Closing(model, status, f"{status.value}: {where}: {detail}", missing, failed, inconclusive, waived)
+    if narrowed and status is not Status.SUBSET:
+        detail += f" (SUBSET: {len(covered)} of {len(wanted)} required checks)"
+    if status is not Status.SUBSET:
+        detail = f"{where}: {detail}"
+    return Closing(model, status, f"{status.value}: {detail}", missing, failed, inconclusive, waived)
 
 
 def _failed(record: Record) -> bool:

@@ -12,7 +12,7 @@ from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
 from pytest_npuconf.metrics.arrays import Float64
 from pytest_npuconf.metrics.logits import LogitRows
 from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
-from pytest_npuconf.stats import Estimate, log_ratio_of_sums, robust_sd, share_lower_bound
+from pytest_npuconf.stats import Estimate, log_ratio_of_sums, share_lower_bound
 
 
 def worst_rows(rows: list[Row], *, largest: bool = True) -> tuple[Row, ...]:
@@ -78,14 +78,15 @@ def rel_l2(comparison: Comparison) -> Measurement:
 
 
 def rel_l2_ratio(comparison: Comparison) -> Measurement:
-    """Sum of ``rel_l2`` over positions, over the yardstick's mean of the same; documents are the sample."""
+    """Sum of ``rel_l2`` over positions, over what rounding alone costs; documents are the sample."""
     if broken := _broken("rel_l2.noise_ratio", comparison):
         return broken
     return _noise_ratio("rel_l2.noise_ratio", comparison, "rel_l2")
 
 
 def kl_ratio(comparison: Comparison) -> Measurement:
-    """G = mean KL(ref || cand) / mean KL(ref || yardstick), the yardstick's members averaged; documents are the sample."""
+    """G = mean KL(ref || cand) over the same of rounding alone, which is the mean of the yardstick's members against
+    float32, or two roundings for a same-dtype pair; documents are the sample."""
     if broken := _broken("kl.noise_ratio", comparison):
         return broken
     return _noise_ratio("kl.noise_ratio", comparison, "kl")
@@ -94,16 +95,14 @@ def kl_ratio(comparison: Comparison) -> Measurement:
 def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measurement:
     documents = list(comparison.documents)
     candidate = [float(getattr(d.rows, figure).sum()) for d in documents]
-    members = {
-        name: [float(getattr(d.yardstick[name], figure).sum()) for d in documents] for name in documents[0].yardstick
-    }
-    yardstick = np.mean(list(members.values()), axis=0)
-    estimate = log_ratio_of_sums(candidate, yardstick)
-    rows = [Row(d.document.name, c / y) for d, c, y in zip(documents, candidate, yardstick, strict=True) if y > 0]
+    noise: Float64 = getattr(comparison.noise, figure)
+    estimate = log_ratio_of_sums(candidate, noise)
+    rows = [Row(d.document.name, c / y) for d, c, y in zip(documents, candidate, noise, strict=True) if y > 0]
     total = sum(len(d.rows) for d in documents)
     data = {
         "candidate_mean": sum(candidate) / total,
-        "yardstick_mean": {name: sum(values) / total for name, values in members.items()},
+        "noise_mean": float(noise.sum()) / total,
+        "yardstick_mean_kl": comparison.noise.members,
         "positions": total,
         "statistics": _logit_statistics(comparison),
     }
@@ -131,13 +130,12 @@ def cosine(comparison: Comparison) -> Measurement:
 def token_match(comparison: Comparison) -> Measurement:
     """Top-1 disagreements beyond a near tie, over every position of prompts and texts.
 
-    tau = z x the robust standard deviation of what the yardstick does to the reference's gap between its two best.
+    tau = z x the robust standard deviation of what rounding does to the reference's gap between its two best.
     """
     if broken := _broken("top1.disagreements", comparison):
         return broken
     documents = list(comparison.documents)
-    shifts = np.concatenate([rows.top2_shift for d in documents for rows in d.yardstick.values()])
-    tau = thresholds.TIE_Z.value * robust_sd(shifts)
+    tau = thresholds.TIE_Z.value * comparison.noise.gap_sd
     total = sum(len(d.rows) for d in documents)
     differing, counted = 0, []
     for d in documents:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,8 @@ class Settings:
 
     @property
     def active(self) -> bool:
-        """Whether this run judges anything: a model was named, or faults are to be listed."""
-        return bool(self.models) or self.fault == "list"
+        """Whether this run judges anything: a model was named."""
+        return bool(self.models)
 
     def command(self, *more: str) -> str:
         """The pytest command that repeats this run, narrowed by ``more``."""
@@ -186,7 +187,7 @@ def prefixed_only(environ: Mapping[str, str]) -> bool:
 def _add(group: Any, flags: Sequence[str], arguments: Mapping[str, Any]) -> None:
     try:
         group.addoption(*flags, **arguments)
-    except ValueError as error:
+    except (ValueError, ArgumentError) as error:
         raise taken(str(error)) from error
 
 

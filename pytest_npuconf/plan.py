@@ -59,7 +59,9 @@ class Plan:
         """What every number of this run must carry: not an NPU, not the model, or broken on purpose."""
         labels = [] if self.device.name == "npu" else [self.device.name.upper()]
         labels += ["STAND-IN"] if self.cards[model].stand_in else []
-        return labels + ([f"FAULT {self.fault.name}"] if self.fault is not None else [])
+        if self.fault is not None:
+            labels.append(f"{'VARIANT' if self.fault.benign else 'FAULT'} {self.fault.name}")
+        return labels
 
 
 def make_plan(settings: Settings, extensions: Extensions) -> Plan:
@@ -85,11 +87,19 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
                     mend=f"--npuconf-precision one of: {', '.join(SHORT)}",
                 )
     factory = _choose_engine(settings.engine, extensions.engines)
+    required = {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found}
+    for card in found:
+        if not required[card.name]:
+            raise SettingsError(
+                f"{card.path}: nothing is required of {card.name} with engine {factory.name} at "
+                f"{', '.join(precisions[card.name])}, so nothing could be conformant",
+                mend=f"name checks under [required] {factory.name} = [...] in the card, or judge another precision",
+            )
     return Plan(
         settings,
         cards,
         precisions,
-        {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found},
+        required,
         choose_device(settings.device, extensions.devices),
         factory,
         choose_fault(settings.fault, extensions.faults) if settings.fault else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentError
 from collections.abc import Generator
 
 import pytest
@@ -29,10 +30,21 @@ def pytest_load_initial_conftests() -> Generator[None, object, object]:
     """A conftest that owns ``--model`` or ``--npu`` makes pytest crash: say what to do instead."""
     try:
         return (yield)
-    except ValueError as error:
-        if "'--model'" in str(error) or "'--npu'" in str(error):
+    except (ValueError, ArgumentError) as error:  # pytest 8 raises the first, pytest 9 argparse's own
+        if "--model" in str(error) or "--npu" in str(error):
             raise pytest.UsageError(str(taken(str(error)))) from error
         raise
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> int | None:
+    """``--npuconf-fault list`` prints and ends, as ``--markers`` does."""
+    if config.getoption("npuconf_fault") != "list":
+        return None
+    from pytest_npuconf.run_plugin import list_faults
+
+    print(list_faults(config))
+    return 0
 
 
 def pytest_configure(config: pytest.Config) -> None:

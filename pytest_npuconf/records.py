@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
@@ -26,7 +27,7 @@ def make_record(
 ) -> Record:
     """The record of one check; ``verdict`` is None for a check that has no gate of its own."""
     gate = verdict.gate if verdict is not None else None
-    return {
+    record = {
         "check": check,
         "model": model,
         "device": facts.get("device", ""),
@@ -48,6 +49,15 @@ def make_record(
         "waived": waived,
         "claims": [_claim(result) for result in claims],
     }
+    plain: Record = json.loads(json.dumps(record, allow_nan=False, default=_plain))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own number; anything else is an error of ours."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} does not belong in a record")
 
 
 def _gate_fields(gate: Gate | None, verdict: Verdict | None) -> Record:

@@ -32,8 +32,6 @@ def start(config: pytest.Config, settings: Settings) -> None:
         NpuconfError: anything that would keep the run from measuring.
     """
     extensions = _extensions(config)
-    if settings.fault == "list":
-        raise pytest.exit(terminal.fault_list([*SHIPPED, *extensions.faults]), returncode=0)
     plan = make_plan(settings, extensions)
     progress = Progress(_writer(config))
     if not config.option.collectonly:
@@ -41,6 +39,11 @@ def start(config: pytest.Config, settings: Settings) -> None:
         plan.facts["command"] = shlex.join(["pytest", *map(str, config.invocation_params.args)])
     config.args = resolve_arguments(config)
     config.pluginmanager.register(RunPlugin(config, plan, progress), "npuconf-run")
+
+
+def list_faults(config: pytest.Config) -> str:
+    """What ``--npuconf-fault list`` prints."""
+    return terminal.fault_list([*SHIPPED, *_extensions(config).faults])
 
 
 def _extensions(config: pytest.Config) -> Extensions:
@@ -76,6 +79,7 @@ class RunPlugin:
         self.records: list[Record] = []
         self.selected: Selection = {}
         self.interrupted = False
+        self.suites_asked = any(suite_file(Path(argument.partition("::")[0])) for argument in config.args)
         self.closings: list[Closing] = []
         self.claims_line = ""
         self._worker = hasattr(config, "workerinput")
@@ -164,7 +168,8 @@ class RunPlugin:
         return result
 
     def _conclude(self, session: pytest.Session, exitstatus: int) -> None:
-        judged = {model: card for model, card in self.plan.cards.items() if self._touched(model)}
+        # a run of somebody's own tests only says nothing about conformance
+        judged = self.plan.cards if self.suites_asked or self.selected else {}
         self.closings = [
             close(
                 model,
@@ -187,14 +192,6 @@ class RunPlugin:
             except NpuconfError as error:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
                 self.closings = [*self.closings, terminal.not_written(str(error))]
-
-    def _touched(self, model: str) -> bool:
-        """A run of somebody's own tests only says nothing about conformance; an empty or interrupted one says so."""
-        own_only = any(not record["model"] or record["check"] not in self._known(model) for record in self.records)
-        return bool(self.selected.get(model)) or not own_only
-
-    def _known(self, model: str) -> set[str]:
-        return {i for check in CHECKS.values() for i in check.ids(self.plan.precisions[model])}
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pytest_npuconf.comparison import Comparison, Document, compare
+import dataclasses
+
+from pytest_npuconf.comparison import Comparison, Document, compare, noise_of_two_roundings
 from pytest_npuconf.engines.base import Engine, Forward
-from pytest_npuconf.engines.variants import YARDSTICK
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.precisions import Precision
@@ -59,20 +61,32 @@ class Workbench:
         """Candidate against reference and yardstick over all documents; made on first use."""
         key = (model, pair.name)
         if key not in self._comparisons:
-            documents, live = self.documents(model), self.reference(model)
-            tokens = sum(len(d.ids) for d in documents)
-            seconds = live.estimate_seconds(tokens, len(YARDSTICK) + 2)
-            self._progress.phase(
-                f"{model}, {pair.spoken}: {tokens} tokens, live reference, about {max(1, round(seconds))} s"
-            )
-            self._comparisons[key] = compare(
-                documents,
-                lambda document: self._candidate_pass(model, pair.candidate, document),
-                lambda document: live.forward(pair, document),
-                live.yardstick(pair),
-                announce=lambda text: self._progress.step(f"{model}, {pair.spoken}, {text}"),
-            )
+            same = pair.candidate == pair.reference != "float32"
+            self._comparisons[key] = self._compare_same(model, pair) if same else self._compare(model, pair)
         return self._comparisons[key]
+
+    def _compare(self, model: str, pair: Precision, *, yardstick: bool = True) -> Comparison:
+        documents, live = self.documents(model), self.reference(model)
+        tokens = sum(len(d.ids) for d in documents)
+        members = live.yardstick(pair) if yardstick else {}
+        seconds = live.estimate_seconds(tokens, len(members) + 2)
+        self._progress.phase(
+            f"{model}, {pair.spoken}: {tokens} tokens, live reference, about {max(1, round(seconds))} s"
+        )
+        return compare(
+            documents,
+            lambda document: self._candidate_pass(model, pair.candidate, document),
+            lambda document: live.forward(pair, document),
+            members,
+            announce=lambda text: self._progress.step(f"{model}, {pair.spoken}, {text}"),
+        )
+
+    def _compare_same(self, model: str, pair: Precision) -> Comparison:
+        """Against the candidate's own dtype: the noise is known from both sides' distance to float32."""
+        against_float32 = self.comparison(model, Precision(pair.candidate, "float32"))
+        comparison = self._compare(model, pair, yardstick=False)
+        noise = noise_of_two_roundings(against_float32, REFERENCE_VARIANT.name)
+        return dataclasses.replace(comparison, noise=noise)
 
     def close(self) -> None:
         """Release everything; idempotent."""

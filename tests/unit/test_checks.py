@@ -1,0 +1,196 @@
+"""Which checks exist, for which pairs, which are required, and with which gate."""
+
+import pytest
+
+from pytest_npuconf import thresholds
+from pytest_npuconf.cards.schema import Card, GateOverride
+from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
+from pytest_npuconf.gates import Gate, Role, Sense
+from pytest_npuconf.locate import data_folder
+from pytest_npuconf.precisions import Precision, pairs_of
+
+FP32 = Precision("float32", "float32")
+BF16_FP32 = Precision("bfloat16", "float32")
+BF16_BF16 = Precision("bfloat16", "bfloat16")
+ALL = ("float32", "float16", "bfloat16")
+
+
+def card(tmp_path, **fields):
+    return Card("m", tmp_path / "card.toml", **fields)
+
+
+# ---------------------------------------------------------------- pairs and ids
+
+
+def test_pairs_of_a_precision():
+    assert pairs_of("float32") == (FP32,)
+    assert pairs_of("bfloat16") == (BF16_FP32, BF16_BF16)
+    assert [p.name for p in pairs_of("float16")] == ["fp16_fp32", "fp16_fp16"]
+    assert BF16_FP32.spoken == "bfloat16/float32"
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "fp8"])
+def test_a_precision_that_no_engine_runs_has_no_pairs(precision):
+    with pytest.raises(KeyError):
+        pairs_of(precision)
+
+
+def test_ids_are_one_per_pair():
+    assert CHECKS["logits.finite"].ids(("float32", "bfloat16")) == [
+        "logits.finite.fp32_fp32",
+        "logits.finite.bf16_fp32",
+        "logits.finite.bf16_bf16",
+    ]
+
+
+def test_a_check_of_the_model_has_one_id():
+    assert CHECKS["model.config"].ids(ALL) == ["model.config"]
+    assert CHECKS["model.config"].ids(()) == ["model.config"]
+
+
+def test_the_kl_noise_ratio_does_not_run_at_float32():
+    """float32 rounding has no floor yet."""
+    assert CHECKS["kl.noise_ratio"].ids(ALL) == [
+        f"kl.noise_ratio.{pair}" for pair in ("fp16_fp32", "fp16_fp16", "bf16_fp32", "bf16_bf16")
+    ]
+    assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == ["kl.noise_ratio"]
+    assert all(check.runs_at(BF16_BF16) for check in CHECKS.values())
+
+
+def test_known_names_are_all_names_and_all_ids_once():
+    known = known_names()
+    assert len(set(known)) == len(known)
+    assert set(known) == {*CHECKS, *(i for check in CHECKS.values() for i in check.ids(ALL))}
+    assert {"model.config", "ppl.delta", "ppl.delta.fp16_fp16"} <= set(known)
+    assert "kl.noise_ratio.fp32_fp32" not in known
+
+
+def test_every_check_has_a_suite_and_every_suite_a_check():
+    marked = {
+        name
+        for path in data_folder("suites").glob("*/test_*.py")
+        for name in CHECKS
+        if f'npuconf_check("{name}")' in path.read_text(encoding="utf-8")
+    }
+    marks = sum(path.read_text("utf-8").count("npuconf_check(") for path in data_folder("suites").glob("*/test_*.py"))
+    assert marked == set(CHECKS)
+    assert marks == len(CHECKS)
+
+
+# ---------------------------------------------------------------- the required set
+
+
+def test_by_default_every_deciding_check_is_required(tmp_path):
+    required = required_ids(card(tmp_path, config={"a": 1}), "transformers", ("float32", "bfloat16"))
+    assert {
+        "model.config",
+        *(f"{name}.fp32_fp32" for name in ("logits.finite", "logits.rel_l2", "token.match", "ppl.delta")),
+        *(f"{name}.bf16_fp32" for name in ("logits.finite", "logits.rel_l2", "kl.noise_ratio", "token.match")),
+        *(f"{name}.bf16_bf16" for name in ("logits.finite", "logits.rel_l2", "kl.noise_ratio", "ppl.delta")),
+    } <= set(required)
+    assert len(set(required)) == len(required)
+    assert not [i for i in required if "fp16" in i]
+
+
+def test_the_config_is_required_only_of_a_card_that_states_one(tmp_path):
+    assert "model.config" not in required_ids(card(tmp_path), "transformers", ("float32",))
+
+
+def test_documented_criteria_that_are_unsound_are_not_required(tmp_path):
+    required = required_ids(card(tmp_path), "transformers", ALL)
+    assert not [i for i in required if i.startswith(("logits.cosine", "token.top5"))]
+
+
+def test_a_cards_list_replaces_the_default(tmp_path):
+    listed = card(tmp_path, config={"a": 1}, required={"transformers": ("logits.finite", "ppl.delta.bf16_bf16")})
+    assert required_ids(listed, "transformers", ("float32", "bfloat16")) == [
+        "logits.finite.fp32_fp32",
+        "logits.finite.bf16_fp32",
+        "logits.finite.bf16_bf16",
+        "ppl.delta.bf16_bf16",
+    ]
+
+
+def test_a_list_for_another_engine_leaves_the_default(tmp_path):
+    listed = card(tmp_path, required={"vllm": ("logits.finite",)})
+    assert required_ids(listed, "transformers", ("float32",)) == required_ids(
+        card(tmp_path), "transformers", ("float32",)
+    )
+
+
+def test_a_listed_pair_that_is_not_judged_is_not_required(tmp_path):
+    listed = card(tmp_path, required={"transformers": ("ppl.delta.bf16_bf16", "ppl.delta.fp32_fp32")})
+    assert required_ids(listed, "transformers", ("float32",)) == ["ppl.delta.fp32_fp32"]
+
+
+# ---------------------------------------------------------------- gates
+
+
+@pytest.mark.parametrize(
+    ("check", "pair", "sense", "constant"),
+    [
+        ("model.config", None, Sense.AT_MOST, thresholds.CONFIG_DIFFERENCES),
+        ("logits.finite", BF16_FP32, Sense.AT_MOST, thresholds.NON_FINITE),
+        ("logits.rel_l2", FP32, Sense.AT_MOST, thresholds.REL_L2_FLOAT32),
+        ("logits.rel_l2", BF16_FP32, Sense.AT_MOST, thresholds.NOISE_RATIO),
+        ("logits.rel_l2", BF16_BF16, Sense.AT_MOST, thresholds.NOISE_RATIO),
+        ("kl.noise_ratio", BF16_FP32, Sense.AT_MOST, thresholds.NOISE_RATIO),
+        ("token.match", BF16_BF16, Sense.AT_MOST, thresholds.DISAGREEMENTS),
+        ("ppl.delta", FP32, Sense.WITHIN, thresholds.PPL_SAME_FLOAT32),
+        ("ppl.delta", BF16_BF16, Sense.WITHIN, thresholds.PPL_SAME_LOW),
+        ("ppl.delta", BF16_FP32, Sense.WITHIN, thresholds.PPL_CROSS),
+    ],
+)
+def test_shipped_gates(tmp_path, check, pair, sense, constant):
+    check_id = f"{check}.{pair.name}" if pair else check
+    assert gate_for(check_id, pair, card(tmp_path), required=True) == Gate(
+        check_id, constant.value, sense, Role.REQUIRED, constant.reason, constant.run
+    )
+
+
+@pytest.mark.parametrize("check", ["logits.cosine", "token.top5"])
+def test_a_claim_only_check_has_no_gate(tmp_path, check):
+    assert gate_for(f"{check}.bf16_fp32", BF16_FP32, card(tmp_path), required=False) is None
+
+
+def test_what_is_not_required_has_the_role_of_a_claim(tmp_path):
+    gate = gate_for("logits.finite.fp32_fp32", FP32, card(tmp_path), required=False)
+    assert gate.role is Role.CLAIM
+
+
+def overridden(tmp_path, *names):
+    return card(tmp_path, gates={n: GateOverride(n, 0.125 * (i + 1), f"reason {i}") for i, n in enumerate(names)})
+
+
+def test_a_cards_bound_replaces_the_shipped_one_for_every_pair(tmp_path):
+    mine = overridden(tmp_path, "ppl.delta")
+    for pair in (FP32, BF16_FP32):
+        check_id = f"ppl.delta.{pair.name}"
+        assert gate_for(check_id, pair, mine, required=True) == Gate(
+            check_id, 0.125, Sense.WITHIN, Role.REQUIRED, "reason 0", "card m"
+        )
+
+
+def test_a_cards_bound_for_one_pair_beats_its_bound_for_all(tmp_path):
+    mine = overridden(tmp_path, "ppl.delta", "ppl.delta.bf16_fp32")
+    assert gate_for("ppl.delta.bf16_fp32", BF16_FP32, mine, required=True).bound == 0.25
+    assert gate_for("ppl.delta.fp32_fp32", FP32, mine, required=True).bound == 0.125
+
+
+def test_a_cards_bound_for_another_pair_or_check_changes_nothing(tmp_path):
+    mine = overridden(tmp_path, "ppl.delta.bf16_fp32", "token.match")
+    assert gate_for("ppl.delta.fp32_fp32", FP32, mine, required=True).bound == thresholds.PPL_SAME_FLOAT32.value
+
+
+def test_a_card_can_give_a_claim_only_check_a_gate(tmp_path):
+    gate = gate_for("logits.cosine.bf16_fp32", BF16_FP32, overridden(tmp_path, "logits.cosine"), required=True)
+    assert (gate.bound, gate.sense, gate.role) == (0.125, Sense.AT_LEAST, Role.REQUIRED)
+
+
+def test_every_required_check_has_a_gate_at_every_pair(tmp_path):
+    """Required without a gate would be required without a verdict."""
+    for precision in ALL:
+        for pair in pairs_of(precision):
+            for check_id in required_ids(card(tmp_path, config={"a": 1}), "transformers", (precision,)):
+                if check_id.endswith(pair.name):
+                    assert gate_for(check_id, pair, card(tmp_path), required=True) is not None

@@ -1,0 +1,106 @@
+"""Documented numbers: reproduced, not reproduced, contradicted."""
+
+import pytest
+
+from pytest_npuconf.cards.schema import Claim, ClaimGate
+from pytest_npuconf.claims import ClaimResult, Standing, evaluate
+from pytest_npuconf.gates import Measurement, Sense
+
+REPRODUCED, NOT, CONTRADICTED = Standing.REPRODUCED, Standing.NOT_REPRODUCED, Standing.CONTRADICTED
+NPU = {"device": "npu", "precision": "bfloat16"}
+
+
+def claim(**fields):
+    return Claim("c", "documented", "source", **{"check": "ppl.delta", "statistic": "mean", **fields})
+
+
+def measured(value):
+    return Measurement("m", 123.0, data={"statistics": {"mean": value, "other": 99.0}})
+
+
+def standing(measured_value, facts=None, **fields):
+    return evaluate(claim(**fields), measured(measured_value), facts or {}).standing
+
+
+@pytest.mark.parametrize(
+    ("sense", "bound", "value", "expected"),
+    [
+        (Sense.AT_LEAST, 0.5, 0.5, REPRODUCED),
+        (Sense.AT_LEAST, 0.5, 0.49, NOT),
+        (Sense.AT_LEAST, 0.5, 9.0, REPRODUCED),
+        (Sense.AT_MOST, 0.5, 0.5, REPRODUCED),
+        (Sense.AT_MOST, 0.5, 0.51, NOT),
+        (Sense.AT_MOST, 0.5, -9.0, REPRODUCED),
+        (Sense.WITHIN, 0.5, -0.5, REPRODUCED),
+        (Sense.WITHIN, 0.5, 0.5, REPRODUCED),
+        (Sense.WITHIN, 0.5, -0.51, NOT),
+        (Sense.WITHIN, 0.5, 0.51, NOT),
+    ],
+)
+def test_the_documented_gate_decides(sense, bound, value, expected):
+    assert standing(value, gate=ClaimGate(sense, bound)) is expected
+
+
+def test_the_gate_decides_and_not_the_value():
+    """What the document wrote beside its gate is no second gate."""
+    assert standing(0.1, gate=ClaimGate(Sense.AT_MOST, 0.5), value=0.0, better="equal") is REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("better", "tolerance", "value", "expected"),
+    [
+        ("higher", None, 2.0, REPRODUCED),
+        ("higher", None, 3.0, REPRODUCED),
+        ("higher", None, 1.99, NOT),
+        ("higher", 0.25, 1.75, REPRODUCED),
+        ("higher", 0.25, 1.74, NOT),
+        ("lower", None, 2.0, REPRODUCED),
+        ("lower", None, 1.0, REPRODUCED),
+        ("lower", None, 2.01, NOT),
+        ("lower", 0.25, 2.25, REPRODUCED),
+        ("lower", 0.25, 2.26, NOT),
+        ("equal", None, 2.0, REPRODUCED),
+        ("equal", None, 2.01, NOT),
+        ("equal", None, 1.99, NOT),
+        ("equal", 0.25, 1.75, REPRODUCED),
+        ("equal", 0.25, 2.25, REPRODUCED),
+        ("equal", 0.25, 2.26, NOT),
+        ("equal", 0.25, 1.74, NOT),
+    ],
+)
+def test_without_a_gate_the_figure_must_be_as_good_as_the_documented_one(better, tolerance, value, expected):
+    assert standing(value, value=2.0, better=better, tolerance=tolerance) is expected
+
+
+@pytest.mark.parametrize(
+    ("conditions", "expected"),
+    [
+        ({}, NOT),
+        ({"device": "npu"}, CONTRADICTED),
+        (NPU, CONTRADICTED),
+        ({"device": "npu", "precision": "float32"}, NOT),
+        ({"device": "cpu"}, NOT),
+        ({"device": "npu", "chip": "Ascend910"}, NOT),
+    ],
+)
+def test_a_miss_contradicts_only_under_the_claims_own_conditions(conditions, expected):
+    assert standing(3.0, NPU, value=2.0, conditions=conditions) is expected
+    assert standing(2.0, NPU, value=2.0, conditions=conditions) is REPRODUCED
+
+
+def test_the_result_holds_the_statistic_and_not_the_measurements_value():
+    result = evaluate(claim(value=2.0), measured(2), {})
+    assert (result, type(result.measured)) == (ClaimResult(claim(value=2.0), 2.0, REPRODUCED), float)
+
+
+def test_an_unusable_measurement_reproduces_nothing_and_contradicts_nothing():
+    broken = Measurement.unusable("m", "NaN in the logits")
+    assert evaluate(claim(value=2.0, conditions=NPU), broken, NPU) == ClaimResult(
+        claim(value=2.0, conditions=NPU), None, NOT
+    )
+
+
+@pytest.mark.parametrize("data", [{}, {"statistics": {}}, {"statistics": {"other": 1.0}}])
+def test_a_statistic_that_is_not_measured_is_an_error(data):
+    with pytest.raises(KeyError):
+        evaluate(claim(value=2.0), Measurement("m", 1.0, data=data), {})
