@@ -10,7 +10,7 @@ import numpy as np
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.errors import NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
-from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, compare_logits
+from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows, compare_logits, compare_rounding
 from pytest_npuconf.stats import robust_sd
 
 # float32 elements of logits held at once over all sides (128 MB), and of one float64 working block (16 MB)
@@ -40,7 +40,7 @@ class DocumentComparison:
 
     document: Document
     rows: LogitRows
-    yardstick: Mapping[str, LogitRows]
+    yardstick: Mapping[str, RoundingRows]
     reference_nll: Float64
     candidate_nll: Float64
 
@@ -147,10 +147,9 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
 def _stream(
     document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward], bad: list[NonFinite]
 ) -> DocumentComparison | None:
-    parts: list[LogitRows] = []
-    members: dict[str, list[LogitRows]] = {name: [] for name in yardstick}
-    nll: list[Float64] = []
-    shift: list[Float64] = []
+    kept = LogitRows.allocate(reference.positions)
+    members = {name: RoundingRows.allocate(reference.positions) for name in yardstick}
+    nll, shift = (np.empty(reference.positions - 1) for _ in range(2))
     found = len(bad)
     start, rows = 0, 1  # one row first: its width tells how many fit
     while start < reference.positions:
@@ -162,17 +161,15 @@ def _stream(
             others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
             for a, b in _blocks(ref):
                 block = _reference_rows(document, ref[a:b], start + a)
-                parts.append(compare_logits(cand[a:b], block))
+                part = compare_logits(cand[a:b], block)
+                kept.put(start + a, part)
                 for name, logits in others.items():
-                    members[name].append(compare_logits(logits[a:b], block))
-                _score(document.ids, block, cand[a:b], parts[-1], start + a, nll, shift)
+                    members[name].put(start + a, compare_rounding(logits[a:b], block))
+                _score(document.ids, block, cand[a:b], part, start + a, nll, shift)
         start = stop
     if len(bad) > found:
         return None
-    reference_nll = np.concatenate(nll) if nll else np.zeros(0)
-    candidate_nll = reference_nll + (np.concatenate(shift) if shift else 0.0)
-    joined = {name: LogitRows.join(rows) for name, rows in members.items()}
-    return DocumentComparison(document, LogitRows.join(parts), joined, reference_nll, candidate_nll)
+    return DocumentComparison(document, kept, members, nll, nll + shift)
 
 
 def _blocks(logits: Float32) -> list[tuple[int, int]]:
@@ -195,18 +192,16 @@ def _score(
     candidate: Float32,
     rows: LogitRows,
     start: int,
-    nll: list[Float64],
-    shift: list[Float64],
+    nll: Float64,
+    shift: Float64,
 ) -> None:
     """nll of the next token where there is one. The paired difference comes from the difference of logits, not of two
     rounded nll: ``nll_c - nll_r = (lse_c - lse_r) - (c_t - r_t)``."""
     targets = np.asarray(ids[start + 1 : start + 1 + len(rows)], dtype=np.int64)
-    here = np.arange(targets.size)
-    if targets.size == 0:
-        return
-    nll.append(block.logsumexp[: targets.size] - block.wide[here, targets])
+    here, place = np.arange(targets.size), slice(start, start + targets.size)
+    nll[place] = block.logsumexp[: targets.size] - block.wide[here, targets]
     moved = candidate[here, targets].astype(np.float64) - block.wide[here, targets]
-    shift.append(rows.lse_shift[: targets.size] - moved)
+    shift[place] = rows.lse_shift[: targets.size] - moved
 
 
 def _non_finite(document: Document, logits: Float32, start: int) -> list[NonFinite]:

@@ -78,7 +78,7 @@ class SplitK:
             total = None
             for a, b in reversed(slices) if self.backwards else slices:
                 part = x[..., a:b].float() @ weight[:, a:b].float().T
-                total = part if total is None else total + part
+                total = part if total is None else total.add_(part)
             if module.bias is not None:
                 total = total + module.bias[first : first + step].float()
             outputs.append(total.to(x.dtype))  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -11,6 +12,11 @@ from numpy.typing import NDArray
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.metrics.arrays import Float32, Float64, as_float32, require_finite, require_matching
 
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self
+
 ACTIVE = 1e-3  # Huawei's "active" elements: relative error below this magnitude says nothing
 REL_EPS = 1e-12
 # below this, exp(x) - 1 - x loses its digits in float64 and three terms of its series are exact to 1e-12
@@ -18,15 +24,55 @@ SERIES = 1e-3
 OVERFLOW = 700.0  # exp overflows float64 at 709
 
 
-@dataclass(frozen=True)
-class LogitRows:
-    """One value per position, shape ``(positions,)``; build with :func:`compare_logits`, join with :meth:`join`.
+class Rows:
+    """Per-position arrays of one length, as the dataclasses below."""
 
-    cosine; rel_l2 = ||c-r||2 / ||r||2; mean_rel = mean(|c-r| / max(|r|, eps)); active_rel, the same where |r| > 1e-3;
-    within_1e3 and within_5e3, the share of elements with relative error inside 1e-3 and 5e-3; kl = KL(ref || cand) in
-    nats; reference_top1, candidate_top1, ids; gap, the reference's logit of its own top-1 minus that of the candidate's
-    top-1 (0 when they agree); top2_shift, what the candidate does to the reference's gap between its two best;
-    top_overlap = |A ∩ B| / k; lse_shift, log-normaliser of the candidate minus the reference's.
+    @classmethod
+    def allocate(cls, positions: int) -> Self:
+        """Arrays to be filled with :meth:`put`. One allocation for a whole document: small results that are kept between
+        large blocks would pin the heap, at 3 MB a position of a 151,936-word vocabulary.
+
+        Raises:
+            MetricError: fewer than one position.
+        """
+        if positions < 1:
+            raise MetricError("no positions to compare")
+        return cls(**{f.name: np.empty(positions, dtype=_DTYPES.get(f.name, np.float64)) for f in fields(cls)})  # type: ignore[arg-type]
+
+    def put(self, start: int, part: Self) -> None:
+        """Copy ``part`` to positions ``start..start+len(part)-1``."""
+        for f in fields(self):  # type: ignore[arg-type]
+            values = getattr(part, f.name)
+            getattr(self, f.name)[start : start + values.size] = values
+
+    def __len__(self) -> int:
+        return int(getattr(self, fields(self)[0].name).size)  # type: ignore[arg-type]
+
+
+_DTYPES: dict[str, type[np.generic]] = {"reference_top1": np.int64, "candidate_top1": np.int64}
+
+
+@dataclass(frozen=True)
+class RoundingRows(Rows):
+    """What a member of the yardstick needs, one value per position, shape ``(positions,)``.
+
+    kl = KL(ref || cand) in nats; rel_l2 = ||c-r||2 / ||r||2; top2_shift, what the candidate does to the reference's gap
+    between its two best (logits).
+    """
+
+    kl: Float64
+    rel_l2: Float64
+    top2_shift: Float64
+
+
+@dataclass(frozen=True)
+class LogitRows(Rows):
+    """One value per position, shape ``(positions,)``; made by :func:`compare_logits`.
+
+    kl, rel_l2 and top2_shift as in :class:`RoundingRows`; cosine; mean_rel = mean(|c-r| / max(|r|, eps)); active_rel, the
+    same where |r| > 1e-3; within_1e3 and within_5e3, the share of elements with relative error inside 1e-3 and 5e-3;
+    reference_top1, candidate_top1, ids; gap, the reference's logit of its own top-1 minus that of the candidate's top-1
+    (0 when they agree); top_overlap = |A ∩ B| / k; lse_shift, log-normaliser of the candidate minus the reference's.
     """
 
     cosine: Float64
@@ -42,20 +88,6 @@ class LogitRows:
     top2_shift: Float64
     top_overlap: Float64
     lse_shift: Float64
-
-    @classmethod
-    def join(cls, parts: list[LogitRows]) -> LogitRows:
-        """Concatenate along positions.
-
-        Raises:
-            MetricError: no parts.
-        """
-        if not parts:
-            raise MetricError("no positions to join")
-        return cls(**{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)})
-
-    def __len__(self) -> int:
-        return int(self.kl.size)
 
 
 class ReferenceRows:
@@ -160,30 +192,46 @@ def compare_logits(candidate: Any, reference: Any, *, top_k: int = 5) -> LogitRo
         NonFiniteError: NaN or infinity, with the position.
     """
     ref = reference if isinstance(reference, ReferenceRows) else ReferenceRows(reference, top_k=top_k)
-    cand = as_float32(candidate, "candidate logits")
-    require_matching(cand, ref.rows)
-    require_finite(cand, "candidate logits")
-    wide = cand.astype(np.float64)
-    difference = wide - ref.wide
+    cand, wide, difference = _subtract(candidate, ref)
     kl, mean = _kl_and_mean(ref, wide, difference)
     dot = np.einsum("ij,ij->i", wide, ref.wide)
     norm = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    distance = np.sqrt(np.einsum("ij,ij->i", difference, difference))
-    top = _top_ids(cand, max(ref.top_k, 1))
+    top = _top_ids(cand, ref.top_k)
     here = np.arange(cand.shape[0])
-    best, second = ref.top[:, 0], ref.top[:, min(1, ref.top.shape[1] - 1)]
+    best = ref.top[:, 0]
     return LogitRows(
         cosine=_cosine(dot, norm, ref.norm),
-        rel_l2=_rel_l2(distance, ref.norm),
-        **_relative(difference, ref.wide),
+        rel_l2=_rel_l2(difference, ref.norm),
+        **_relative(difference, ref.rows),
         kl=kl,
         reference_top1=best,
         candidate_top1=top[:, 0],
         gap=ref.wide[here, best] - ref.wide[here, top[:, 0]],
-        top2_shift=difference[here, best] - difference[here, second],
+        top2_shift=_top2_shift(difference, ref),
         top_overlap=_overlap(top, ref.top[:, : ref.top_k]),
         lse_shift=mean + kl,
     )
+
+
+def compare_rounding(candidate: Any, reference: ReferenceRows) -> RoundingRows:
+    """The figures of a yardstick's member; arguments and errors as :func:`compare_logits`."""
+    _, wide, difference = _subtract(candidate, reference)
+    kl, _ = _kl_and_mean(reference, wide, difference)
+    return RoundingRows(kl, _rel_l2(difference, reference.norm), _top2_shift(difference, reference))
+
+
+def _subtract(candidate: Any, ref: ReferenceRows) -> tuple[Float32, Float64, Float64]:
+    cand = as_float32(candidate, "candidate logits")
+    require_matching(cand, ref.rows)
+    require_finite(cand, "candidate logits")
+    wide = cand.astype(np.float64)
+    return cand, wide, wide - ref.wide
+
+
+def _top2_shift(difference: Float64, ref: ReferenceRows) -> Float64:
+    here = np.arange(difference.shape[0])
+    shift: Float64 = difference[here, ref.top[:, 0]] - difference[here, ref.top[:, min(1, ref.top.shape[1] - 1)]]
+    return shift
 
 
 def _cosine(dot: Float64, norm: Float64, reference_norm: Float64) -> Float64:
@@ -193,26 +241,28 @@ def _cosine(dot: Float64, norm: Float64, reference_norm: Float64) -> Float64:
     return np.clip(np.divide(dot, product, out=alike, where=product != 0), -1.0, 1.0)
 
 
-def _rel_l2(distance: Float64, reference_norm: Float64) -> Float64:
+def _rel_l2(difference: Float64, reference_norm: Float64) -> Float64:
+    distance = np.sqrt(np.einsum("ij,ij->i", difference, difference))
     lost = (reference_norm == 0) & (distance != 0)
     if lost.any():
         raise MetricError(f"reference row {int(np.flatnonzero(lost)[0])} is all zero: no relative error")
-    return np.divide(distance, reference_norm, out=np.zeros_like(distance), where=reference_norm != 0)
+    relative: Float64 = np.divide(distance, reference_norm, out=np.zeros_like(distance), where=reference_norm != 0)
+    return relative
 
 
-def _relative(difference: Float64, reference: Float64) -> dict[str, Float64]:
+def _relative(difference: Float64, reference: Float32) -> dict[str, Float64]:
+    """Element by element in float32 (these are figures of 1e-3), summed in float64."""
     magnitude = np.abs(reference)
-    relative = np.abs(difference)
-    relative /= np.maximum(magnitude, REL_EPS)
+    relative = np.abs(difference.astype(np.float32)) / np.maximum(magnitude, np.float32(REL_EPS))
     active = magnitude > ACTIVE
-    count = np.maximum(active.sum(axis=1), 1)
+    count = active.sum(axis=1)
+    mean = relative.mean(axis=1, dtype=np.float64)
+    active_sum = np.einsum("ij,ij->i", relative, active, dtype=np.float64)
     width = relative.shape[1]
     return {
-        "mean_rel": relative.mean(axis=1),
+        "mean_rel": mean,
         # nothing active: every element is near zero, so the relative error of all of them stands in
-        "active_rel": np.where(
-            active.any(axis=1), np.where(active, relative, 0.0).sum(axis=1) / count, relative.mean(axis=1)
-        ),
+        "active_rel": np.where(count > 0, active_sum / np.maximum(count, 1), mean),
         "within_1e3": np.count_nonzero(relative <= 1e-3, axis=1) / width,
         "within_5e3": np.count_nonzero(relative <= 5e-3, axis=1) / width,
     }

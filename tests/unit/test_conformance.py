@@ -55,7 +55,8 @@ def test_a_selected_check_without_record_is_incomplete():
 
 def test_a_narrowed_run_that_passed_is_a_subset():
     closing = closed(passing("ab"), selected="ab")
-    expect(closing, Status.SUBSET, "2 of 3 required checks, which decides nothing")
+    assert closing.status is Status.SUBSET
+    assert closing.line == f"SUBSET: 2 of 3 required checks: {WHERE}: it decides nothing"
     assert closing.missing == ("c",)
 
 
@@ -93,23 +94,24 @@ def test_inconclusive_and_missing_are_both_named():
 
 def test_an_interrupted_run_is_incomplete():
     closing = closed(passing("a"), interrupted=True)
-    assert (closing.status, closing.missing) == (Status.INCOMPLETE, ("b", "c"))
-    assert closing.line.startswith(f"INCOMPLETE: {WHERE}: interrupted; 2 required checks")
-    assert "b, c" in closing.line
+    expect(closing, Status.INCOMPLETE, "interrupted; 2 required checks did not run: b, c")
+    assert closing.missing == ("b", "c")
 
 
 def test_an_interrupted_subset_is_incomplete():
     closing = closed(passing("a"), selected="ab", interrupted=True)
-    assert closing.status is Status.INCOMPLETE
-    assert "interrupted" in closing.line
+    detail = "interrupted; 1 required check did not run: b (SUBSET: 2 of 3 required checks)"
+    expect(closing, Status.INCOMPLETE, detail)
 
 
-def test_interrupted_after_the_last_required_check_is_conformant():
-    assert closed(passing("abc"), interrupted=True).status is Status.CONFORMANT
+def test_interrupted_after_the_last_required_check_is_incomplete_too():
+    expect(closed(passing("abc"), interrupted=True), Status.INCOMPLETE, "interrupted")
 
 
 def test_a_run_that_selected_nothing_is_a_subset_of_nothing():
-    expect(closed([], selected=""), Status.SUBSET, "0 of 3 required checks, which decides nothing")
+    closing = closed([], selected="")
+    assert closing.status is Status.SUBSET
+    assert closing.line.startswith("SUBSET: 0 of 3 required checks: ")
 
 
 def test_other_models_and_other_checks_do_not_count():

@@ -2,6 +2,8 @@
 
 import dataclasses
 import shlex
+from argparse import ArgumentError
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -312,15 +314,15 @@ def test_prefixed_only_is_named_when_it_is_neither():
 class Parser:
     """Records what is registered; ``owned`` belongs to somebody else, as argparse would find."""
 
-    def __init__(self, owned=()):
-        self.owned, self.flags, self.ini = owned, [], []
+    def __init__(self, owned=(), error=ValueError):
+        self.owned, self.error, self.flags, self.ini = owned, error, [], []
 
     def getgroup(self, name, description=""):
         return self
 
     def addoption(self, *flags, **arguments):
         if set(flags) & set(self.owned):
-            raise ValueError(f"option names {set(flags) & set(self.owned)} already added")
+            raise self.error(f"option names {set(flags) & set(self.owned)} already added")
         self.flags += flags
 
     def addini(self, name, help, **more):
@@ -341,9 +343,10 @@ def test_short_names_are_there_by_default():
 
 
 @pytest.mark.parametrize("owned", ["--model", "--npu"])
-def test_a_short_name_that_somebody_owns_is_refused_with_the_way_out(owned):
+@pytest.mark.parametrize("error", [ValueError, partial(ArgumentError, None)], ids=["pytest 8", "pytest 9"])
+def test_a_short_name_that_somebody_owns_is_refused_with_the_way_out(owned, error):
     with pytest.raises(SettingsError, match=f"another conftest.py or plugin also defines .*{owned}") as caught:
-        add_options(Parser(owned=(owned,)), {})
+        add_options(Parser((owned,), error), {})
     assert caught.value.mend.startswith("NPUCONF_PREFIXED_ONLY=1 pytest --npuconf-model NAME --npuconf-device npu")
 
 

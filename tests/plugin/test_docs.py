@@ -1,0 +1,57 @@
+"""The examples of README and docs run as tests, and what they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pytest_npuconf.checks import CHECKS
+from pytest_npuconf.options import CACHE_VARIABLE, OPTIONS, PREFIXED_ONLY, WEIGHTS_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S))
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_run(run, pytester, example):
+    pytester.makepyfile(test_example=example)
+    needs_model = ("--model", "card.toml", "--npuconf-precision", "float32") if "npu_engine" in example else ()
+    result = run(*needs_model, "test_example.py")
+    assert result.ret == 0
+    assert result.parseoutcomes()["passed"] == len(re.findall(r"^def test_", example, re.M))
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 4
+
+
+def test_the_ten_line_card_of_the_readme_loads(tmp_path):
+    from pytest_npuconf.cards import load_card
+
+    block = re.search(r"^```toml\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S).group(1)
+    (tmp_path / "card.toml").write_text(block)
+    assert load_card(tmp_path / "card.toml").name == "my-model"
+
+
+def test_options_page_names_every_option_and_variable():
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    for name in [*(option.flag for option in OPTIONS), PREFIXED_ONLY, WEIGHTS_VARIABLE, CACHE_VARIABLE]:
+        assert f"`{name}" in page
+
+
+def test_readme_names_every_check():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in readme for name in CHECKS)
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
