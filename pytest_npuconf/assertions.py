@@ -16,8 +16,8 @@ import numpy as np
 
 from pytest_npuconf import thresholds
 from pytest_npuconf.errors import MetricError, NonFiniteError
-from pytest_npuconf.gates import MAX_ROWS, Gate, Measurement, Outcome, Row, Sense, Verdict
-from pytest_npuconf.metrics.arrays import Float64
+from pytest_npuconf.gates import MAX_ROWS, Gate, Measurement, Outcome, Row, Sense, Verdict, format_passing
+from pytest_npuconf.metrics.arrays import Float64, as_float64
 from pytest_npuconf.metrics.hidden import compare_hidden
 from pytest_npuconf.metrics.logits import compare_logits
 from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
@@ -108,6 +108,7 @@ def assert_token_match(candidate: Arrays, reference: Arrays, *, tau: float = 0.0
         "match_lower_bound": share_lower_bound(total - differing, total),
         "near_ties": differing - len(counted),
         "rows_total": len(counted),
+        "would_have_passed": f"tau = {format_passing(rows[0].value, Sense.AT_MOST)}" if rows else "",
     }
     measured = Measurement("top1.disagreements", float(len(counted)), n=total, of="positions", rows=rows, data=data)
     return _enforce(gate, measured)
@@ -126,11 +127,16 @@ def assert_perplexity_close(
         ``ppl.relative_change`` with its interval; ``data`` keeps sums and counts of each text.
 
     Raises:
-        ConformanceError, InconclusiveError: with the texts, worst first.
-        MetricError: fewer than two texts, texts or token counts that differ, empty, NaN or infinity.
+        ConformanceError, InconclusiveError: with the texts, worst first; also for NaN or infinity in the candidate.
+        MetricError: fewer than two texts, texts or token counts that differ, empty, NaN or infinity in the reference.
     """
     gate = Gate(name, bound, Sense.WITHIN, reason="relative change of perplexity, paired over the same tokens")
-    scores = [score_text(text, cand, ref) for text, cand, ref in _pairs(candidate_nll, reference_nll)]
+    scores = []
+    for text, cand, ref in _pairs(candidate_nll, reference_nll):
+        try:
+            scores.append(score_text(text, cand, ref))
+        except NonFiniteError as error:
+            return _enforce(gate, _unusable("ppl.relative_change", text, error))
     nats = compare_perplexity(scores).estimate
     rows = [
         Row(s.name, relative_change(s.delta), f"PPL {s.candidate_ppl:.4f} against {s.reference_ppl:.4f}")
@@ -207,7 +213,7 @@ def assert_same_order(
         MetricError: fewer than two items, shapes that differ, NaN or infinity, labels of another length.
     """
     result = compare_ranking(candidate, reference, noise=noise)
-    items = np.asarray(reference).shape[0]
+    items = as_float64(reference, "reference scores").shape[0]
     names = list(labels) if labels is not None else [f"item {i}" for i in range(items)]
     if len(names) != items:
         raise MetricError(f"labels: {len(names)} names for {items} items")
@@ -224,6 +230,7 @@ def assert_same_order(
         "ties": result.ties,
         "max_score_error": result.max_score_error,
         "rows_total": len(result.swaps),
+        "would_have_passed": f"noise = {format_passing(rows[0].value, Sense.AT_MOST)}" if rows else "",
     }
     gate = Gate(name, 0.0, Sense.AT_MOST, reason=f"swaps of items whose reference margin exceeds {noise:g}")
     return _enforce(
@@ -243,7 +250,7 @@ def assert_at_least(measured: Any, floor: float, *, name: str, unit: str = "") -
         ConformanceError, InconclusiveError: with the repeats, worst first.
         MetricError: empty, NaN or infinity.
     """
-    values: Float64 = np.atleast_1d(np.asarray(measured, dtype=np.float64))
+    values: Float64 = np.atleast_1d(as_float64(measured, name))
     if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
         raise MetricError(f"{name}: needs one finite number or a list of them, got {measured!r}")
     interval = None
@@ -287,7 +294,7 @@ def _positions(found: list[tuple[str, Float64]], *, above: float) -> tuple[tuple
 
 
 def _unusable(metric: str, prompt: str, error: NonFiniteError) -> Measurement:
-    if "reference" in str(error):
+    if "in the reference" in str(error):
         raise error
     return Measurement.unusable(metric, f"{prompt}: {error}" if prompt else str(error))
 

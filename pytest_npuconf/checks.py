@@ -23,6 +23,7 @@ class Check:
     sense: Sense
     per_pair: bool = True
     required: bool = True
+    statistics: tuple[str, ...] = ()
 
     def bound(self, pair: Precision | None) -> Constant | None:
         """The shipped bound for this pair."""
@@ -50,25 +51,30 @@ class Check:
         return [f"{self.name}.{p.name}" for precision in precisions for p in pairs_of(precision) if self.runs_at(p)]
 
 
+_LAST = ("mean_last_position",)
+_LOGITS = (*_LAST, *(f"{n}_last_position" for n in ("mean_rel", "active_rel", "within_1e3", "within_5e3")))
+_PPL = ("mean_abs_delta", "max_abs_delta", "ratio_of_means")
+
 CHECKS = {
     check.name: check
     for check in (
         Check("model.config", "transformers", Sense.AT_MOST, per_pair=False),
         Check("logits.finite", "transformers", Sense.AT_MOST),
-        Check("logits.rel_l2", "transformers", Sense.AT_MOST),
-        Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False),
-        Check("kl.noise_ratio", "transformers", Sense.AT_MOST),
-        Check("token.match", "transformers", Sense.AT_MOST),
-        Check("token.top5", "transformers", Sense.AT_LEAST, required=False),
-        Check("ppl.delta", "transformers", Sense.WITHIN),
+        Check("logits.rel_l2", "transformers", Sense.AT_MOST, statistics=_LOGITS),
+        Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=_LAST),
+        Check("kl.noise_ratio", "transformers", Sense.AT_MOST, statistics=_LOGITS),
+        Check("token.match", "transformers", Sense.AT_MOST, statistics=("match_last_position",)),
+        Check("token.top5", "transformers", Sense.AT_LEAST, required=False, statistics=_LAST),
+        Check("ppl.delta", "transformers", Sense.WITHIN, statistics=_PPL),
     )
 }
 
 
-def known_names() -> tuple[str, ...]:
-    """Every check's name and id, for the validation of cards."""
-    ids = [i for c in CHECKS.values() for i in c.ids(("float32", "float16", "bfloat16"))]
-    return tuple(dict.fromkeys([*CHECKS, *ids]))
+def known_names() -> dict[str, tuple[str, ...]]:
+    """Every check's name and id with its statistics, for the validation of cards. A name that stands for several pairs
+    has none: a claim must say which pair it is about."""
+    names: dict[str, tuple[str, ...]] = dict.fromkeys(CHECKS, ())
+    return names | {i: c.statistics for c in CHECKS.values() for i in c.ids(("float32", "float16", "bfloat16"))}
 
 
 def required_ids(card: Card, engine: str, precisions: tuple[str, ...]) -> list[str]:

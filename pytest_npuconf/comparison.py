@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pytest_npuconf.engines.base import Forward
-from pytest_npuconf.errors import NonFiniteError
+from pytest_npuconf.errors import MetricError, NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows, compare_logits, compare_rounding
 from pytest_npuconf.stats import robust_sd
@@ -132,7 +132,9 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
         reference: the member that serves as the reference of the same-dtype pair.
     """
     documents = against_float32.documents
-    others = [name for name in documents[0].yardstick if name != reference] if documents else []
+    if not documents:
+        return Noise(np.zeros(0), np.zeros(0), 0.0, {})
+    others = [name for name in documents[0].yardstick if name != reference]
     kl, rel = [], []
     for d in documents:
         own = d.yardstick[reference]
@@ -147,6 +149,7 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
 def _stream(
     document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward], bad: list[NonFinite]
 ) -> DocumentComparison | None:
+    _check_positions(document, candidate, reference, yardstick)
     kept = LogitRows.allocate(reference.positions)
     members = {name: RoundingRows.allocate(reference.positions) for name in yardstick}
     nll, shift = (np.empty(reference.positions - 1) for _ in range(2))
@@ -156,11 +159,14 @@ def _stream(
         stop = min(start + rows, reference.positions)
         ref, cand = reference.logits(start, stop), candidate.logits(start, stop)
         rows = max(1, min(MOST_ROWS, HELD // (ref.shape[1] * (len(yardstick) + 2))))
+        _require_usable(document, "reference", ref, start)
         bad += _non_finite(document, cand, start)
         if len(bad) == found:
             others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
+            for name, logits in others.items():
+                _require_usable(document, f"yardstick {name}", logits, start)
             for a, b in _blocks(ref):
-                block = _reference_rows(document, ref[a:b], start + a)
+                block = ReferenceRows(ref[a:b])
                 part = compare_logits(cand[a:b], block)
                 kept.put(start + a, part)
                 for name, logits in others.items():
@@ -172,18 +178,29 @@ def _stream(
     return DocumentComparison(document, kept, members, nll, nll + shift)
 
 
+def _check_positions(
+    document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward]
+) -> None:
+    sides = {"the candidate": candidate, "the reference": reference, **yardstick}
+    for name, forward in sides.items():
+        if forward.positions != len(document.ids):
+            raise MetricError(
+                f"{document.name}: {name} gives {forward.positions} positions for {len(document.ids)} tokens"
+            )
+
+
 def _blocks(logits: Float32) -> list[tuple[int, int]]:
     step = max(1, BLOCK // logits.shape[1])
     return [(a, min(a + step, logits.shape[0])) for a in range(0, logits.shape[0], step)]
 
 
-def _reference_rows(document: Document, logits: Float32, start: int) -> ReferenceRows:
-    try:
-        return ReferenceRows(logits)
-    except NonFiniteError as error:
+def _require_usable(document: Document, side: str, logits: Float32, start: int) -> None:
+    """The yardstick and the reference must be finite: without them there is nothing to compare with."""
+    bad = _non_finite(document, logits, start)
+    if bad:
         raise NonFiniteError(
-            f"the reference itself is unusable at {document.name}, from position {start}: {error}"
-        ) from error
+            f"{bad[0].kind} in the logits of the {side} itself at {bad[0].place}: nothing to compare with"
+        )
 
 
 def _score(

@@ -52,7 +52,9 @@ def close(
     ``INCOMPLETE``; a run that never selected some required check is a ``SUBSET``, never conformant.
     """
     wanted, chosen = list(required), set(selected)
-    found = {record["check"]: record for record in records if record["model"] == model}
+    if not wanted:
+        raise ValueError(f"{model}: nothing is required, so nothing could be conformant")
+    found = _worst_by_check(record for record in records if record["model"] == model)
     failed = tuple(c for c in wanted if c in found and _failed(found[c]))
     waived = tuple(c for c in wanted if c in found and found[c]["waived"])
     inconclusive = tuple(c for c in wanted if c in found and found[c]["verdict"] == "inconclusive" and c not in waived)
@@ -80,6 +82,21 @@ def close(
     return Closing(model, status, f"{status.value}: {detail}", missing, failed, inconclusive, waived)
 
 
+_SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2}
+
+
+def _worst_by_check(records: Iterable[Record]) -> dict[str, Record]:
+    """The worst record of each check: a rerun that passes hides no failure. A record without a verdict decided nothing."""
+    found: dict[str, Record] = {}
+    for record in records:
+        if record["verdict"] is None:
+            continue
+        before = found.get(record["check"])
+        if before is None or _SEVERITY[record["verdict"]] < _SEVERITY[before["verdict"]]:
+            found[record["check"]] = record
+    return found
+
+
 def _failed(record: Record) -> bool:
     return record["verdict"] == "fail" and not record["waived"]
 
@@ -89,12 +106,21 @@ def _count(names: tuple[str, ...], one: str, many: str) -> str:
     return f"{len(names)} {one if len(names) == 1 else many}: {shown}"
 
 
+# worst first: of a claim that was recorded twice, the worst stands
+_STANDINGS = (Standing.CONTRADICTED.value, Standing.NOT_REPRODUCED.value, Standing.REPRODUCED.value)
+
+
 def claims_line(cards: Iterable[Card], records: Iterable[Record]) -> tuple[str, dict[str, int]]:
     """``CLAIMS: n reproduced, n not, n contradicted``, with how many of the documents' claims nothing here measures."""
     total = sum(len(card.claims) for card in cards)
-    standings = [claim["standing"] for record in records for claim in record["claims"]]
-    counts = {standing.value: standings.count(standing.value) for standing in Standing}
-    counts["not measured"] = total - len(standings)
+    found: dict[tuple[str, str], str] = {}
+    for record in records:
+        for claim in record["claims"]:
+            key = (record["model"], claim["id"])
+            if key not in found or _STANDINGS.index(claim["standing"]) < _STANDINGS.index(found[key]):
+                found[key] = claim["standing"]
+    counts = {standing.value: list(found.values()).count(standing.value) for standing in Standing}
+    counts["not measured"] = total - len(found)
     line = f"CLAIMS: {counts['reproduced']} reproduced, {counts['not reproduced']} not, {counts['contradicted']} contradicted"
     return line + (
         f" ({counts['not measured']} of {total} not measured by this run)" if counts["not measured"] else ""

@@ -51,7 +51,8 @@ class Measurement:
 
     ``value`` and ``interval`` are in ``unit``; ``n`` counts ``of`` (documents, positions, ...); ``rows`` come worst
     first; ``data`` keeps sufficient statistics (sums and counts), JSON values only. ``broken`` says why there is no
-    number (NaN in the logits): every gate then fails with it.
+    number (NaN in the logits): every gate then fails with it. ``data["would_have_passed"]`` names the setting to move
+    where that is not the gate's bound.
     """
 
     metric: str
@@ -170,7 +171,8 @@ class Verdict:
         if m.worst is not None:
             lines.append(f"  worst: {format_row(m.worst)}")
         if not m.broken and self.outcome is not Outcome.PASS:
-            lines.append(f"  would have passed: {g.sense.value} {format_passing(self.would_pass, g.sense)}")
+            bound = m.data.get("would_have_passed") or f"{g.sense.value} {format_passing(self.would_pass, g.sense)}"
+            lines.append(f"  would have passed: {bound}")
         if self.outcome is Outcome.INCONCLUSIVE:
             n = self.settle_n
             enough = f"about {n} {m.of}" if n is not None else f"no number of {m.of} that can be told from this"
@@ -213,7 +215,7 @@ def format_measurement(m: Measurement) -> str:
     text = f"{format_number(m.value)} {m.unit}".rstrip()
     if m.interval is not None:
         text += f" [{format_number(m.interval[0])}, {format_number(m.interval[1])}]"
-    return f"{text} ({m.n} {m.of})"
+    return f"{text} ({m.n} {m.of.removesuffix('s') if m.n == 1 else m.of})"
 
 
 def format_bound(gate: Gate) -> str:

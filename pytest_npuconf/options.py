@@ -48,7 +48,10 @@ def parse_name(text: str) -> str:
 
 def parse_path(text: str) -> Path:
     """A path, ``~`` expanded, made absolute against the current folder."""
-    return Path(parse_name(text)).expanduser().absolute()
+    try:
+        return Path(parse_name(text)).expanduser().absolute()
+    except RuntimeError as error:  # ~nobody
+        raise ValueError(f"{text!r}: {error}") from error
 
 
 def parse_reference(text: str) -> str:
@@ -117,7 +120,7 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything the user chose. ``chosen`` names the options that were set anywhere, for the next command."""
+    """Everything the user chose, and the environment's folders."""
 
     models: tuple[str, ...] = ()
     device: str = "cpu"
@@ -139,14 +142,24 @@ class Settings:
         return bool(self.models)
 
     def command(self, *more: str) -> str:
-        """The pytest command that repeats this run, narrowed by ``more``."""
-        words = ["pytest", *(["--npu"] if self.device == "npu" else ["--npuconf-device", self.device])]
-        words += [word for model in self.models for word in ("--model", model)]
-        if self.precisions:
-            words += ["--npuconf-precision", ",".join(self.precisions)]
-        for flag, value in (("--npuconf-weights", self.weights), ("--npuconf-baselines", self.baselines),
-                            ("--npuconf-fault", self.fault)):  # fmt: skip
+        """The pytest command that repeats this run, narrowed by ``more``; prefixed names, which work everywhere."""
+        words = ["pytest", "--npuconf-device", self.device]
+        words += [word for model in self.models for word in ("--npuconf-model", model)]
+        valued = {
+            "--npuconf-precision": ",".join(self.precisions) or None,
+            "--npuconf-engine": self.engine if self.engine != "transformers" else None,
+            "--npuconf-reference": self.reference if self.reference != "auto" else None,
+            "--npuconf-weights": self.weights,
+            "--npuconf-baselines": self.baselines,
+            "--npuconf-fault": self.fault,
+        }
+        for flag, value in valued.items():
             words += [flag, str(value)] if value is not None else []
+        switches = {
+            "--npuconf-strict-claims": self.strict_claims,
+            "--npuconf-trust-remote-code": self.trust_remote_code,
+        }
+        words += [flag for flag, on in switches.items() if on]
         return shlex.join([*words, *more])
 
 
@@ -217,7 +230,6 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
             f"--npuconf-weights names one folder, but {len(models)} models are judged: {', '.join(models)}",
             mend=f"put them in folders of these names under one folder and export {WEIGHTS_VARIABLE}=that folder",
         )
-    root = environ.get(WEIGHTS_VARIABLE)
     return Settings(
         models=models,
         device=device,
@@ -225,14 +237,23 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         engine=values["engine"],
         reference=values["reference"],
         weights=values["weights"],
-        weights_root=parse_path(root) if root else None,
+        weights_root=_environment_path(environ, WEIGHTS_VARIABLE),
         baselines=values["baselines"],
         results=values["results"],
         fault=values["fault"],
         strict_claims=bool(values["strict-claims"]),
         trust_remote_code=bool(values["trust-remote-code"]),
-        cache=parse_path(environ.get(CACHE_VARIABLE) or "~/.cache/npuconf"),
+        cache=_environment_path(environ, CACHE_VARIABLE) or parse_path("~/.cache/npuconf"),
     )
+
+
+def _environment_path(environ: Mapping[str, str], name: str) -> Path | None:
+    if not environ.get(name):
+        return None
+    try:
+        return parse_path(environ[name])
+    except ValueError as error:
+        raise SettingsError(f"environment variable {name}: {error}", mend=f"export {name}=a folder") from error
 
 
 def _read(config: pytest.Config, option: Option) -> Any:

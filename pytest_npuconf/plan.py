@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pytest_npuconf.cards import Card, find_card
-from pytest_npuconf.cards.loading import card_error_if_unknown_checks
-from pytest_npuconf.checks import known_names, required_ids
+from pytest_npuconf.cards.loading import validate_names
+from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.devices import Device, choose_device
 from pytest_npuconf.devices.cpu import CpuDevice, processor_name
 from pytest_npuconf.engines.base import EngineFactory
@@ -24,6 +24,7 @@ from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import SHORT, Precision, pairs_of
 from pytest_npuconf.weights import Checkpoint, find_weights
 
+ENGINES = ("transformers", "vllm", "server")  # that a card may require checks of, whether or not they are offered here
 WORKING_BYTES = 1 << 30  # logits, hidden states and scratch: the streaming budget
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -77,7 +78,7 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
     if len(cards) != len(found):
         raise SettingsError("two of the named cards have the same name", mend="rename one of them")
     for card in found:
-        card_error_if_unknown_checks(card, known_names())
+        validate_names(card, known_names(), (*ENGINES, *extensions.engines))
     precisions = {card.name: settings.precisions or card.precisions for card in found}
     for name, chosen in precisions.items():
         for precision in chosen:
@@ -89,6 +90,7 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
     factory = _choose_engine(settings.engine, extensions.engines)
     required = {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found}
     for card in found:
+        _check_gates(card, required[card.name])
         if not required[card.name]:
             raise SettingsError(
                 f"{card.path}: nothing is required of {card.name} with engine {factory.name} at "
@@ -124,6 +126,18 @@ def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
         plan.settings, plan.cards, plan.precisions, plan.required, plan.device, plan.factory, plan.fault, checkpoints,
         gather_facts(plan),
     )  # fmt: skip
+
+
+def _check_gates(card: Card, required: tuple[str, ...]) -> None:
+    """Refuse a required check that has no gate: it could not decide anything."""
+    for check in required:
+        name, _, pair = check.rpartition(".")
+        named = Precision.named(pair) if name in CHECKS else None
+        if gate_for(check, named, card, required=True) is None:
+            raise SettingsError(
+                f"{card.path}: {check} is required, but neither the package nor the card has a bound for it",
+                mend=f'add to the card: [gates."{check}"] with bound = ... and reason = "..."',
+            )
 
 
 def _choose_engine(name: str, more: dict[str, EngineFactory]) -> EngineFactory:

@@ -20,6 +20,17 @@ class Precision:
         """``bf16_fp32``, as the claims name it."""
         return f"{SHORT[self.candidate]}_{SHORT[self.reference]}"
 
+    @classmethod
+    def named(cls, name: str) -> Precision:
+        """The pair of a name such as ``bf16_fp32``.
+
+        Raises:
+            KeyError: not the name of a pair.
+        """
+        dtypes = {short: dtype for dtype, short in SHORT.items()}
+        candidate, _, reference = name.partition("_")
+        return cls(dtypes[candidate], dtypes[reference])
+
     @property
     def spoken(self) -> str:
         """``bfloat16/float32``."""

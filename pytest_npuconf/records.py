@@ -40,7 +40,7 @@ def make_record(
         "unit": measurement.unit,
         "n": measurement.n,
         "of": measurement.of,
-        "interval": list(measurement.interval) if measurement.interval is not None else None,
+        "interval": [_number(end) for end in measurement.interval] if measurement.interval is not None else None,
         "broken": measurement.broken,
         "worst": _row(measurement.worst) if measurement.worst is not None else None,
         "rows": [_row(row) for row in measurement.rows],
@@ -106,9 +106,12 @@ def properties(record: Record, facts: dict[str, str]) -> list[tuple[str, str]]:
         "check": record["check"],
         "metric": record["metric"],
         "value": _text(record["value"]),
+        "broken": record["broken"],
         "unit": record["unit"],
         "n": f"{record['n']} {record['of']}",
-        "interval": "" if record["interval"] is None else " ".join(map(repr, record["interval"])),
+        "interval": ""
+        if record["interval"] is None
+        else " ".join("unbounded" if end is None else repr(end) for end in record["interval"]),
         "bound": bound,
         "margin": _text(record["margin"]),
         "would_pass": _text(record["would_pass"]),

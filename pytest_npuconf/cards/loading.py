@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,15 @@ _SENSES = {">": Sense.AT_LEAST, ">=": Sense.AT_LEAST, "<": Sense.AT_MOST, "<=": 
 
 
 def card_folders(extra: Path | None = None) -> list[Path]:
-    """Folders that hold ``<model>/card.toml``: the user's first, then the shipped ones."""
+    """Folders that hold ``<model>/card.toml``: the user's first, then the shipped ones.
+
+    Raises:
+        CardError: the user's folder does not exist.
+    """
+    if extra is not None and not extra.is_dir():
+        raise CardError(
+            f"--npuconf-baselines {extra} is not a folder", mend="name a folder that holds <model>/card.toml"
+        )
     return ([extra] if extra is not None else []) + [data_folder("baselines")]
 
 
@@ -82,6 +91,8 @@ def load_card(path: Path) -> Card:
     for precision in precisions:
         if precision not in PRECISIONS:
             raise root.error("precisions", f"holds {precision!r}{nearest(precision, PRECISIONS)}")
+    if len(set(precisions)) != len(precisions):
+        raise root.error("precisions", "names the same precision twice")
     if not precisions:
         raise root.error("precisions", "is empty: nothing would be judged")
     logits, texts = _prompts(root.table("prompts"))
@@ -175,7 +186,7 @@ def _gates(table: Table) -> dict[str, GateOverride]:
         bound = entry.take("bound", float)
         if not math.isfinite(bound) or bound < 0:
             raise entry.error("bound", f"must be a finite number of at least 0, got {bound}")
-        gates[check] = GateOverride(check, bound, entry.take("reason", str))
+        gates[check] = GateOverride(check, bound, entry.words("reason"))
         entry.finish()
     return gates
 
@@ -192,9 +203,9 @@ def _claims(root: Table) -> tuple[Claim, ...]:
 
 def _claim(table: Table) -> Claim:
     claim = Claim(
-        id=table.take("id", str),
-        documented=table.take("documented", str),
-        source=table.take("source", str),
+        id=table.words("id"),
+        documented=table.words("documented"),
+        source=table.words("source"),
         value=_claim_value(table),
         unit=table.take("unit", str, ""),
         gate_stated=table.take("gate_stated", str, ""),
@@ -202,7 +213,7 @@ def _claim(table: Table) -> Claim:
         check=table.take("check", str, ""),
         statistic=table.take("statistic", str, ""),
         better=table.choice("better", BETTER, "equal"),
-        tolerance=table.take("tolerance", float) if "tolerance" in table else None,
+        tolerance=_tolerance(table),
         conditions=_conditions(table),
         role=Role(table.choice("role", tuple(r.value for r in Role), Role.CLAIM.value)),
         reason=table.take("reason", str, ""),
@@ -235,6 +246,15 @@ def _all_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
+def _tolerance(table: Table) -> float | None:
+    if "tolerance" not in table:
+        return None
+    tolerance = table.take("tolerance", float)
+    if not 0 <= tolerance < math.inf:
+        raise table.error("tolerance", f"must be a finite number of at least 0, got {tolerance}")
+    return tolerance
+
+
 def _claim_gate(table: Table) -> ClaimGate:
     gate = ClaimGate(_SENSES[table.choice("op", tuple(_SENSES), "")], table.take("bound", float))
     if not math.isfinite(gate.bound):
@@ -253,10 +273,12 @@ def _conditions(table: Table) -> dict[str, str]:
 
 def _waiver(table: Table) -> Waiver:
     expires = table.take("expires", datetime.date)
+    if isinstance(expires, datetime.datetime):
+        raise table.error("expires", f"must be a date without a time, got {expires}")
     waiver = Waiver(
-        check=table.take("check", str),
-        reason=table.take("reason", str),
-        link=table.take("link", str),
+        check=table.words("check"),
+        reason=table.words("reason"),
+        link=table.words("link"),
         expires=expires,
         conditions=_conditions(table),
     )
@@ -264,18 +286,35 @@ def _waiver(table: Table) -> Waiver:
     return waiver
 
 
-def card_error_if_unknown_checks(card: Card, known: tuple[str, ...]) -> None:
-    """Refuse a card that requires, gates or waives a check that no suite has.
+def validate_names(card: Card, checks: Mapping[str, tuple[str, ...]], engines: tuple[str, ...]) -> None:
+    """Refuse a card that names a check, a statistic or an engine that does not exist.
+
+    Args:
+        checks: every check's name and id with the statistics that a claim can ask for.
+        engines: names that may stand under ``[required]``.
 
     Raises:
-        CardError: naming the check and the nearest known ones.
+        CardError: naming it and the nearest known ones.
     """
-    named = [("required", c) for checks in card.required.values() for c in checks]
-    named += [("gates", c) for c in card.gates] + [("waivers", w.check) for w in card.waivers]
-    named += [("claims", c.check) for c in card.claims if c.check]
-    for table, check in named:
-        if check not in known:
+    for engine in card.required:
+        if engine not in engines:
             raise CardError(
-                f"{card.path}: {table} names the check {check!r}, which no suite has{nearest(check, known)}",
-                mend=f"known checks: {', '.join(known)}",
+                f"{card.path}: required names the engine {engine!r}{nearest(engine, engines)}",
+                mend=f"known engines: {', '.join(engines)}",
+            )
+    named = [("required", c) for listed in card.required.values() for c in listed]
+    named += [("gates", c) for c in card.gates] + [("waivers", w.check) for w in card.waivers]
+    named += [(f"claim {c.id}", c.check) for c in card.claims if c.check]
+    for table, check in named:
+        if check not in checks:
+            raise CardError(
+                f"{card.path}: {table} names the check {check!r}, which no suite has{nearest(check, list(checks))}",
+                mend=f"known checks: {', '.join(checks)}",
+            )
+    for claim in card.claims:
+        if claim.check and claim.statistic not in checks[claim.check]:
+            raise CardError(
+                f"{card.path}: claim {claim.id} asks {claim.check} for {claim.statistic!r}"
+                f"{nearest(claim.statistic, checks[claim.check])}",
+                mend=f"statistics of {claim.check}: {', '.join(checks[claim.check]) or 'none; name a precision pair'}",
             )

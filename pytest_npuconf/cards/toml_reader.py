@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,6 +71,13 @@ class Table:
             raise self.error(key, f"must be {_spoken(kind)}, got {value!r}")
         return value
 
+    def words(self, key: str) -> str:
+        """A string that says something."""
+        value = self.take(key, str)
+        if not value.strip():
+            raise self.error(key, "is empty")
+        return value
+
     def take_any(self, key: str) -> Any:
         """The value of ``key`` as it stands, None when missing."""
         self._known.append(key)
@@ -120,8 +128,8 @@ class Table:
 
     def _line(self, key: str) -> int:
         """Where ``key`` is written; a table written inline has no header of its own, so its parent's line stands."""
-        if self._inside is not None and f"{self.name}" not in _headers(self.text):
-            return self._inside._line(self.name.rpartition(".")[2])
+        if self._inside is not None and not _has_header(self.text, self.name):
+            return self._inside._line(self.name.removeprefix(f"{self._inside.name}."))
         return find_line(self.text, self.name, key, self.index)
 
 
@@ -148,27 +156,80 @@ def _dotted(header: str) -> str:
     return ".".join(part.strip().strip("\"'") for part in re.findall(r"""\"[^"]*"|'[^']*'|[^.]+""", header))
 
 
-def _headers(text: str) -> set[str]:
-    return {_dotted(found.group(2)) for line in text.splitlines() if (found := _HEADER.match(line))}
+def _has_header(text: str, table: str) -> bool:
+    return any(line.table == table for line in _lines(text) if line.header)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of TOML outside any multi-line value: a header of ``table``, or a ``key`` in it; ``index`` counts the
+    ``[[...]]`` headers of the outermost array of tables so far."""
+
+    number: int
+    table: str
+    index: int
+    header: bool
+    key: str = ""
+
+
+def _lines(text: str) -> list[_Line]:
+    found: list[_Line] = []
+    table, counts, depth, quote = "", {}, 0, ""  # type: str, dict[str, int], int, str
+    for number, raw in enumerate(text.splitlines(), start=1):
+        outside = depth == 0 and not quote
+        header = _HEADER.match(raw) if outside else None
+        if header:
+            table = _dotted(header.group(2))
+            if header.group(1) == "[[":
+                counts[table] = counts.get(table, -1) + 1
+            found.append(_Line(number, table, _index(counts, table), True))
+            continue
+        if outside and (key := _KEY.match(raw)):
+            written = next(group for group in key.groups() if group)
+            found.append(_Line(number, table, _index(counts, table), False, written))
+        depth, quote = _scan(raw, depth, quote)
+    return found
+
+
+def _index(counts: dict[str, int], table: str) -> int:
+    """Which entry of its array of tables this is; a sub-table belongs to its array's latest entry."""
+    owners = [name for name in counts if table == name or table.startswith(f"{name}.")]
+    return counts[max(owners, key=len)] if owners else 0
+
+
+def _scan(line: str, depth: int, quote: str) -> tuple[int, str]:
+    """Brackets open and the multi-line quote open after ``line``."""
+    i = 0
+    while i < len(line):
+        if quote:
+            end = line.find(quote, i)
+            if end < 0:
+                return depth, quote
+            i, quote = end + 3, ""
+        elif line.startswith(('"""', "'''"), i):
+            quote, i = line[i : i + 3], i + 3
+        elif line[i] in "\"'":
+            skipped = re.compile(r'"(?:[^"\\]|\\.)*"|\'[^\']*\'').match(line, i)
+            i = skipped.end() if skipped else len(line)
+        elif line[i] == "#":
+            break
+        else:
+            depth += (line[i] in "[{") - (line[i] in "]}")
+            i += 1
+    return depth, quote
 
 
 def find_line(text: str, table: str, key: str, index: int = 0) -> int:
-    """Line number (from 1) of ``key`` in ``table`` (the ``index``-th of an array of tables); the table's own header,
-    or line 1, when the key is not written there. tomllib keeps no positions, so this looks the source over."""
-    here, seen, header_line = "", -1, 1
-    inside = table == ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            here = _dotted(header.group(2))
-            if here == table:
-                seen += 1
-            inside = here == table and (header.group(1) == "[" or seen == index)
-            if inside:
-                header_line = number
-            elif here == f"{table}.{key}".lstrip("."):
-                return number
-        elif inside and (found := _KEY.match(line)):
-            written = next(group for group in found.groups() if group)
-            if written == key or written.split(".")[0] == key:
-                return number
+    """Line number (from 1) of ``key`` in ``table`` (the ``index``-th of an array of tables); the table's own header, or
+    line 1, when the key is not written there. tomllib keeps no positions, so this looks the source over."""
+    header_line = 1
+    for line in _lines(text):
+        if line.index != index:
+            continue
+        below = line.header and f"{line.table}.".startswith(f"{table}.{key}.".lstrip("."))
+        written = not line.header and line.table == table and key in (line.key, line.key.split(".")[0])
+        if below or written:
+            return line.number
+        if line.header and line.table == table:
+            header_line = line.number
     return header_line

@@ -28,6 +28,20 @@ def as_float32(values: Any, name: str) -> Float32:
         raise MetricError(f"{name}: not an array of numbers ({error})") from error
 
 
+def as_float64(values: Any, name: str) -> Float64:
+    """The same in float64, for sums and scores that are not float32 to begin with.
+
+    Raises:
+        MetricError: the values are not numbers.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu().numpy()
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise MetricError(f"{name}: not an array of numbers ({error})") from error
+
+
 def require_matching(candidate: Float32, reference: Float32, *, axes: str = "(positions, vocabulary)") -> None:
     """Refuse empty input and shapes that differ.
 
@@ -44,7 +58,7 @@ def require_matching(candidate: Float32, reference: Float32, *, axes: str = "(po
     raise MetricError(f"{what} differs: candidate {candidate.shape}, reference {reference.shape}, axes {axes}")
 
 
-def require_finite(values: Float32, name: str) -> None:
+def require_finite(values: Float32 | Float64, name: str) -> None:
     """Refuse NaN and infinity.
 
     Raises:

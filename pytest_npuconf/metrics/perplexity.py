@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pytest_npuconf.errors import MetricError
-from pytest_npuconf.metrics.arrays import Float64, require_finite
+from pytest_npuconf.metrics.arrays import Float64, as_float64, require_finite
 from pytest_npuconf.stats import Estimate, ratio_of_sums
 
 # exp of more than this is no float64: a perplexity beyond 1e304 is shown as that
@@ -61,11 +61,12 @@ def score_text(name: str, candidate_nll: Any, reference_nll: Any) -> TextScore:
         MetricError: empty or of unequal length.
         NonFiniteError: NaN or infinity, with the position.
     """
-    cand, ref = (np.asarray(v, dtype=np.float64) for v in (candidate_nll, reference_nll))
+    cand = as_float64(candidate_nll, f"candidate nll of {name}")
+    ref = as_float64(reference_nll, f"reference nll of {name}")
     if cand.ndim != 1 or cand.shape != ref.shape or cand.size == 0:
         raise MetricError(f"{name}: needs the same number of tokens, at least 1, got {cand.shape} and {ref.shape}")
-    require_finite(cand, f"candidate nll of {name}")  # type: ignore[arg-type]
-    require_finite(ref, f"reference nll of {name}")  # type: ignore[arg-type]
+    require_finite(cand, f"candidate nll of {name}")
+    require_finite(ref, f"reference nll of {name}")
     return TextScore(name, float(cand.sum()), float(ref.sum()), int(cand.size))
 
 

@@ -83,7 +83,8 @@ def check_line(record: Record, width: int) -> tuple[str, str]:
     else:
         measured = f"{format_number(record['value'])} {record['unit']}".rstrip()
         if record["interval"] is not None:
-            measured += f" [{format_number(record['interval'][0])}, {format_number(record['interval'][1])}]"
+            low, high = ("unbounded" if end is None else format_number(end) for end in record["interval"])
+            measured += f" [{low}, {high}]"
         measured += f" (n = {record['n']} {record['of']})"
     parts = [f"{record['check']:<{width}}", measured]
     if record["bound"] is not None:

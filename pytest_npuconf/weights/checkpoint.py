@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import operator
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +73,10 @@ def _json(path: Path, mend: str) -> dict[str, Any]:
 
 def _shards(folder: Path, mend: str) -> list[Path]:
     if (folder / INDEX).is_file():
-        names = sorted(set(_json(folder / INDEX, mend).get("weight_map", {}).values()))
+        mapping = _json(folder / INDEX, mend).get("weight_map")
+        if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
+            raise WeightsError(f"{folder / INDEX}: weight_map does not map weights to files", mend=mend)
+        names = sorted(set(mapping.values()))
         missing = [name for name in names if not (folder / name).is_file()]
         if missing or not names:
             raise WeightsError(
@@ -101,17 +106,13 @@ def _read_header(path: Path, mend: str) -> tuple[int, int]:
             )
         try:
             header = json.loads(file.read(length))
-        except ValueError as error:
-            raise WeightsError(f"{path}: the safetensors header is not JSON: {error}", mend=mend) from error
-    tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
-    promised = 8 + length + max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+            parameters = sum(math.prod(map(operator.index, entry["shape"])) for entry in tensors)
+            promised = 8 + length + max((operator.index(entry["data_offsets"][1]) for entry in tensors), default=0)
+        except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
+            raise WeightsError(
+                f"{path}: not a safetensors header: {type(error).__name__}: {error}", mend=mend
+            ) from error
     if size < promised:
         raise WeightsError(f"{path}: truncated: its header promises {promised} bytes, the file has {size}", mend=mend)
-    return sum(_product(entry["shape"]) for entry in tensors.values()), size
-
-
-def _product(shape: list[int]) -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total
+    return parameters, size

@@ -35,6 +35,15 @@ def package_file(source: WeightsSource) -> Path | None:
     return path if path.is_file() else None
 
 
+def package_state(source: WeightsSource) -> str:
+    """Why :func:`package_file` found nothing, in words."""
+    try:
+        importlib.metadata.distribution(source.package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+    return f"installed, but holds no {source.file}"
+
+
 def convert_package(card: Card, cache: Path, *, announce: Callable[[str], None]) -> Path:
     """The checkpoint folder of the card's package in the cache; converted on first use, under a lock, atomically.
 

@@ -10,7 +10,7 @@ from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.options import WEIGHTS_VARIABLE, Settings
 from pytest_npuconf.weights.checkpoint import CONFIG, Checkpoint, read_checkpoint
-from pytest_npuconf.weights.gguf_package import convert_package, package_file
+from pytest_npuconf.weights.gguf_package import convert_package, package_file, package_state
 
 Announce = Callable[[str], None]
 
@@ -30,14 +30,16 @@ def find_weights(
         if (folder / CONFIG).is_file():
             return read_checkpoint(folder, origin, mend)
         if origin == "--npuconf-weights":
-            state = f"has no {CONFIG}" if folder.is_dir() else "does not exist"
+            state = f"has no {CONFIG}" if folder.is_dir() else ("is a file" if folder.is_file() else "is not there")
             raise WeightsError(f"--npuconf-weights {folder} {state}: no checkpoint of {card.name}", mend=mend)
         looked.append(f"{origin}: {folder}")
     if card.weights.package:
         if package_file(card.weights) is not None:
             folder = convert_package(card, settings.cache, announce=announce)
             return read_checkpoint(folder, f"package {card.weights.package}", f"rm -r {folder} and run again")
-        looked.append(f"Python package: {card.weights.package} (not installed)")
+        looked.append(f"Python package: {card.weights.package} ({package_state(card.weights)})")
+    if not looked:
+        looked.append("nowhere: the card names no source of weights")
     places = "\n".join(f"    {place}" for place in looked)
     raise WeightsError(f"no weights of {card.name}; looked in:\n{places}", mend=mend)
 

@@ -8,7 +8,7 @@ import textwrap
 import pytest
 
 from pytest_npuconf.cards import card_folders, find_card, known_cards, load_card
-from pytest_npuconf.cards.loading import card_error_if_unknown_checks
+from pytest_npuconf.cards.loading import validate_names
 from pytest_npuconf.cards.schema import Card, ClaimGate, GateOverride, Prompt, TokenProbe, WeightsSource
 from pytest_npuconf.cards.toml_reader import find_line, nearest, read_toml
 from pytest_npuconf.checks import known_names
@@ -570,7 +570,7 @@ def test_shipped_cards_load_and_name_only_known_checks(name):
     assert len(card.logits_prompts) >= 4
     assert len(card.perplexity_texts) >= 6
     assert any(c.check for c in card.claims)
-    card_error_if_unknown_checks(card, known_names())
+    validate_names(card, known_names(), ("transformers", "vllm", "server"))
 
 
 def test_every_shipped_card_is_tested_here():
@@ -583,21 +583,21 @@ def test_every_shipped_card_is_tested_here():
         ("[required]\ntransformers = ['logits.finit']", "required"),
         ("[gates.'logits.finit']\nbound = 1\nreason = 'r'", "gates"),
         (waiver(check="'logits.finit'"), "waivers"),
-        (claim(check="'logits.finit'", statistic="'x'", value="1"), "claims"),
+        (claim(check="'logits.finit'", statistic="'x'", value="1"), "claim c"),
     ],
 )
 def test_unknown_checks_are_refused_with_the_nearest(tmp_path, text, table):
     card = loaded(tmp_path, f"name = 'm'\n{text}\n")
     expected = rf"{table} names the check 'logits.finit', which no suite has; did you mean 'logits.finite'"
     with pytest.raises(CardError, match=rf"{re.escape(str(card.path))}.*: {expected}") as caught:
-        card_error_if_unknown_checks(card, known_names())
+        validate_names(card, known_names(), ("transformers", "vllm", "server"))
     assert "logits.finite.bf16_fp32" in caught.value.mend
 
 
 @pytest.mark.parametrize("check", ["logits.finite", "logits.rel_l2.fp16_fp16", "model.config", "ppl.delta.bf16_fp32"])
 def test_checks_are_known_by_name_and_by_pair(tmp_path, check):
     card = loaded(tmp_path, f"name = 'm'\n[required]\ntransformers = ['{check}']\n")
-    card_error_if_unknown_checks(card, known_names())
+    validate_names(card, known_names(), ("transformers", "vllm", "server"))
 
 
 # ---------------------------------------------------------------- find_line, nearest

@@ -144,7 +144,8 @@ def test_a_required_check_without_a_gate_has_not_passed():
 
 def test_a_set_of_no_required_checks_is_not_conformant():
     """A card that requires kl.noise_ratio only, judged at float32, where it does not run."""
-    assert closed(passing("a"), required="", selected="a").status is not Status.CONFORMANT
+    with pytest.raises(ValueError, match="nothing is required"):
+        closed(passing("a"), required="", selected="a")
 
 
 # ---------------------------------------------------------------- waivers
@@ -201,14 +202,14 @@ def card(tmp_path, claims, name="m"):
     return Card(name, tmp_path, claims=tuple(Claim(f"c{i}", "d", "s") for i in range(claims)))
 
 
-def standings(*words):
-    return [{"id": f"c{i}", "standing": word} for i, word in enumerate(words)]
+def standings(*words, prefix="a"):
+    return [{"id": f"{prefix}{i}", "standing": word} for i, word in enumerate(words)]
 
 
 def test_claims_are_counted_over_records(tmp_path):
     records = [
         record("a", claims=standings("reproduced", "not reproduced")),
-        record("b", "fail", claims=standings("contradicted", "reproduced", "reproduced")),
+        record("b", "fail", claims=standings("contradicted", "reproduced", "reproduced", prefix="b")),
     ]
     line, counts = claims_line([card(tmp_path, 9)], records)
     assert line == "CLAIMS: 3 reproduced, 1 not, 1 contradicted (4 of 9 not measured by this run)"

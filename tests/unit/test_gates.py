@@ -345,7 +345,7 @@ def test_format_measurement_with_unit_and_interval():
 
 
 def test_format_measurement_tells_cosines_apart():
-    assert format_measurement(Measurement("cosine", 0.999612)) == "0.999612 (1 values)"
+    assert format_measurement(Measurement("cosine", 0.999612)) == "0.999612 (1 value)"
 
 
 def test_format_measurement_tells_the_ends_of_a_cosine_interval_apart():

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp, rel_entr, softmax
 
-from pytest_npuconf.errors import MetricError, NonFiniteError
-from pytest_npuconf.metrics.arrays import as_float32
-from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, compare_logits
+from pytest_npuconf.errors import MetricError
+from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows, compare_logits, compare_rounding
 
 NAN, INF = math.nan, math.inf
 
@@ -285,88 +284,27 @@ def test_input_is_left_alone():
     assert np.array_equal(candidate, kept[1])
 
 
-# ---------------------------------------------------------------- join
+# ---------------------------------------------------------------- allocate, put
 
 
-def test_joined_parts_equal_the_whole():
+def test_parts_put_one_by_one_equal_the_whole():
     reference, candidate = some_logits(), some_logits(seed=1)
     whole = compare_logits(candidate, reference)
-    parts = [compare_logits(candidate[s], reference[s]) for s in (slice(0, 2), slice(2, 5))]
-    joined = LogitRows.join(parts)
-    assert len(joined) == 5
+    kept = LogitRows.allocate(5)
+    for a, b in ((0, 2), (2, 5)):
+        kept.put(a, compare_logits(candidate[a:b], reference[a:b]))
+    assert len(kept) == 5
     for field in fields(LogitRows):
-        assert getattr(joined, field.name) == pytest.approx(getattr(whole, field.name), rel=1e-12), field.name
+        assert getattr(kept, field.name) == pytest.approx(getattr(whole, field.name), rel=1e-12), field.name
 
 
-def test_join_refuses_nothing():
-    with pytest.raises(MetricError, match="no positions to join"):
-        LogitRows.join([])
+def test_allocate_refuses_nothing():
+    with pytest.raises(MetricError, match="no positions to compare"):
+        LogitRows.allocate(0)
 
 
-# ---------------------------------------------------------------- refusals
-
-
-@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
-def test_empty_reference_is_refused(shape):
-    with pytest.raises(MetricError, match="empty input"):
-        compare_logits(np.zeros(shape), np.zeros(shape))
-
-
-def test_empty_candidate_is_refused():
-    with pytest.raises(MetricError, match=r"empty input: candidate \(0,\), reference \(1, 2\)"):
-        compare_logits([], [[1.0, 2.0]])
-
-
-@pytest.mark.parametrize("reference", [1.0, [1.0, 2.0], [[[1.0, 2.0]]]])
-def test_reference_of_another_rank_is_refused(reference):
-    with pytest.raises(MetricError, match=r"reference logits: need \(positions, vocabulary\), got shape"):
-        compare_logits([[1.0, 2.0]], reference)
-
-
-def test_vocabulary_mismatch_is_called_that():
-    with pytest.raises(MetricError, match=r"vocabulary differs: candidate \(1, 3\), reference \(1, 2\)"):
-        compare_logits([[1.0, 2, 3]], [[1.0, 2]])
-
-
-@pytest.mark.parametrize("candidate", [[[1.0, 2], [1.0, 2]], [1.0, 2], [[[1.0, 2]]], [[1.0, 2, 3], [1.0, 2, 3]]])
-def test_shape_mismatch_is_called_that(candidate):
-    with pytest.raises(MetricError, match=r"shape differs: candidate .*, reference \(1, 2\)"):
-        compare_logits(candidate, [[1.0, 2]])
-
-
-@pytest.mark.parametrize(("bad", "kind"), [(NAN, "NaN"), (INF, "infinity"), (-INF, "infinity")])
-@pytest.mark.parametrize("side", ["candidate", "reference"])
-def test_not_finite_is_refused_with_its_position(bad, kind, side):
-    arrays = {"candidate": some_logits(), "reference": some_logits()}
-    arrays[side][3, 7] = arrays[side][4, 0] = bad
-    message = rf"{kind} in the {side} logits at position 3, element 7 \(2 of 55 elements are not finite\)"
-    with pytest.raises(NonFiniteError, match=message):
-        compare_logits(**arrays)
-
-
-def test_what_is_not_a_number_is_refused():
-    with pytest.raises(MetricError, match="candidate logits: not an array of numbers"):
-        compare_logits([["a", "b"]], [[1.0, 2.0]])
-    with pytest.raises(MetricError, match="candidate logits: not an array of numbers"):
-        compare_logits([[1.0], [1.0, 2.0]], [[1.0, 2.0]])
-
-
-def test_float64_beyond_float32_is_refused_without_a_warning():
-    with pytest.raises(MetricError):
-        compare_logits([[1e300, 1.0]], [[1.0, 2.0]])
-
-
-# ---------------------------------------------------------------- as_float32
-
-
-def test_a_tensor_is_detached_widened_and_moved_in_that_order():
-    tensor = FakeTensor([[1.0, 2.0]])
-    out = as_float32(tensor, "x")
-    assert tensor.asked == ["detach", "float", "cpu"]
-    assert out.dtype == np.float32
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
-def test_any_number_becomes_float32(dtype):
-    out = as_float32(np.array([[1, 2]], dtype=dtype), "x")
-    assert (out.dtype, out.tolist()) == (np.float32, [[1.0, 2.0]])
+def test_rounding_rows_are_the_same_figures():
+    reference, candidate = some_logits(), some_logits(seed=1)
+    whole, few = compare_logits(candidate, reference), compare_rounding(candidate, ReferenceRows(reference))
+    for field in fields(RoundingRows):
+        assert getattr(few, field.name) == pytest.approx(getattr(whole, field.name), rel=1e-12), field.name

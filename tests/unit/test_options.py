@@ -355,12 +355,15 @@ def test_a_short_name_that_somebody_owns_is_refused_with_the_way_out(owned, erro
 
 def test_command_by_hand():
     settings = Settings(models=("a", "b/card.toml"), device="npu", precisions=("float32", "bfloat16"))
-    expected = "pytest --npu --model a --model b/card.toml --npuconf-precision float32,bfloat16 npuconf/x.py::y"
+    expected = (
+        "pytest --npuconf-device npu --npuconf-model a --npuconf-model b/card.toml "
+        "--npuconf-precision float32,bfloat16 npuconf/x.py::y"
+    )
     assert settings.command("npuconf/x.py::y") == expected
 
 
 def test_command_names_any_other_device():
-    assert Settings(models=("a",)).command().startswith("pytest --npuconf-device cpu --model a")
+    assert Settings(models=("a",)).command().startswith("pytest --npuconf-device cpu --npuconf-model a")
 
 
 def test_command_quotes_for_the_shell():

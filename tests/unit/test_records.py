@@ -173,6 +173,7 @@ def test_properties_say_everything_as_text():
         "npuconf.check": "kl.noise_ratio.bf16_fp32",
         "npuconf.metric": "kl.noise_ratio",
         "npuconf.value": "2.0",
+        "npuconf.broken": "",
         "npuconf.unit": "x",
         "npuconf.n": "6 documents",
         "npuconf.interval": "1.75 2.25",
