@@ -287,7 +287,7 @@ def test_fixtures_serve_in_somebodys_own_test_file(run, pytester):
     )
     result = run(*FLOAT32, "test_mine.py")
     result.assert_outcomes(passed=1, failed=1)
-    result.stdout.fnmatch_lines(["FAIL few words: words = 3 (1 values), gate <= 2", "*gate: because"])
+    result.stdout.fnmatch_lines(["FAIL few words: words = 3 (1 value), gate <= 2", "*gate: because"])
     result.stdout.no_fnmatch_line("*CONFORMANT*")
 
 
