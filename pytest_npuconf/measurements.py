@@ -137,7 +137,7 @@ def token_match(comparison: Comparison) -> Measurement:
     documents = list(comparison.documents)
     tau = thresholds.TIE_Z.value * comparison.noise.gap_sd
     total = sum(len(d.rows) for d in documents)
-    differing, counted = 0, []
+    differing, counted, excused = 0, [], 0.0
     for d in documents:
         different = np.flatnonzero(d.rows.reference_top1 != d.rows.candidate_top1)
         differing += different.size
@@ -147,12 +147,15 @@ def token_match(comparison: Comparison) -> Measurement:
                     f"token {d.rows.candidate_top1[i]} for {d.rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
                 )
                 counted.append(Row(d.document.place(int(i)), float(d.rows.gap[i]), detail))
+            else:
+                excused = max(excused, float(d.rows.gap[i]))
     prompts = comparison.of("prompt")
     agree = [bool(d.rows.reference_top1[-1] == d.rows.candidate_top1[-1]) for d in prompts]
     data = {
         "tau": tau,
         "disagreements": differing,
         "near_ties": differing - len(counted),
+        "largest_excused": excused / comparison.noise.gap_sd if comparison.noise.gap_sd else 0.0,
         "match": 1 - differing / total,
         "rows_total": len(counted),
         "match_lower_bound": share_lower_bound(total - differing, total),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.precisions import Precision
     from pytest_npuconf.references.live import LiveReference
     from pytest_npuconf.run_plugin import RunPlugin
+    from pytest_npuconf.speed import SpeedRecorder
     from pytest_npuconf.workbench import Workbench
 
 NO_MODEL = "no model was named, so there is nothing to judge\n  mend: pytest --model NAME (or path/to/card.toml)"
@@ -90,3 +91,13 @@ def npu_check(request: pytest.FixtureRequest) -> Checker:
 
     plugin: Any = request.config.pluginmanager.get_plugin("npuconf-run")
     return Checker(request.node, plugin)
+
+
+@pytest.fixture
+def npu_speed(request: pytest.FixtureRequest, npu_device: Device) -> SpeedRecorder:
+    """Times a call on the device under test: ``npu_speed(function, rounds=7)`` returns a measurement for ``npu_check``."""
+    if not request.config.pluginmanager.has_plugin("benchmark"):
+        pytest.fail("npu_speed needs pytest-benchmark\n  mend: pip install 'pytest-npuconf[speed]'", pytrace=False)
+    from pytest_npuconf.speed import SpeedRecorder
+
+    return SpeedRecorder(request.getfixturevalue("benchmark"), npu_device, run_plugin(request.config).plan.facts)

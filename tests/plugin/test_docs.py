@@ -55,3 +55,13 @@ def test_links_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_thresholds_page_has_every_constant_with_its_value():
+    from pytest_npuconf import thresholds
+
+    page = (ROOT / "docs" / "thresholds.md").read_text(encoding="utf-8")
+    constants = {name: c for name, c in vars(thresholds).items() if isinstance(c, thresholds.Constant)}
+    assert constants
+    for name, constant in constants.items():
+        assert f"| `{name}` | {constant.value} |" in page

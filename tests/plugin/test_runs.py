@@ -291,6 +291,35 @@ def test_fixtures_serve_in_somebodys_own_test_file(run, pytester):
     result.stdout.no_fnmatch_line("*CONFORMANT*")
 
 
+def test_speed_is_timed_and_judged(run, pytester):
+    pytester.makepyfile(
+        test_speed="""
+        from pytest_npuconf import Gate
+
+        def test_forward(npu_engine, npu_speed, npu_check):
+            measured = npu_speed(lambda: npu_engine.forward([1, 2, 3]).logits(0, 3), rounds=7)
+            assert measured.n == 7 and len(measured.data["seconds"]) == 7
+            assert measured.interval[0] <= measured.value <= measured.interval[1]
+            npu_check(measured, Gate("seconds", 60.0))
+        """
+    )
+    result = run(*FLOAT32, "test_speed.py", "--benchmark-json", "b.json")
+    assert result.ret == 0
+    extra = json.loads((pytester.path / "b.json").read_text())["benchmarks"][0]["extra_info"]
+    assert extra["device"] == "cpu"
+    result.stdout.fnmatch_lines(["*pass * seconds *(n = 7 rounds)*gate <= 60*"])
+    disabled = run(*FLOAT32, "test_speed.py", "--benchmark-disable")
+    assert disabled.ret == 1
+    disabled.stdout.fnmatch_lines(["*pytest-benchmark is disabled, so nothing was timed*"])
+
+
+def test_speed_without_pytest_benchmark_says_what_to_install(run, pytester):
+    pytester.makepyfile(test_speed="def test_forward(npu_speed, npu_card):\n    pass\n")
+    result = run(*FLOAT32, "test_speed.py", "-p", "no:benchmark")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*npu_speed needs pytest-benchmark", "*mend: pip install 'pytest-npuconf[[]speed[]]'"])
+
+
 def test_own_tests_that_pass_exit_zero(run, pytester):
     pytester.makepyfile("def test_mine(npu_card):\n    assert npu_card.name == 'tiny'\n")
     assert run(*FLOAT32, "test_own_tests_that_pass_exit_zero.py").ret == 0

@@ -1,0 +1,73 @@
+"""Timing a call on the device under test, on top of pytest-benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pytest_npuconf.devices.base import Device
+from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+
+
+class SpeedRecorder:
+    """The fixture ``npu_speed``. pytest-benchmark stores and compares the rounds (``--benchmark-save``, ``-compare``)."""
+
+    def __init__(self, benchmark: Any, device: Device, facts: dict[str, str]) -> None:
+        self._benchmark, self._device, self._facts = benchmark, device, facts
+
+    def __call__(
+        self, function: Callable[[], object], *, name: str = "seconds per call", rounds: int = 7, warmup_rounds: int = 1
+    ) -> Measurement:
+        """Time ``function`` with the device synchronised before the clock stops; warm-up rounds are not counted.
+
+        Returns:
+            The median in seconds over ``rounds``, slowest rounds first in ``rows``. From six rounds on it has the 95 %
+            interval of a median from order statistics (David and Nagaraja, Order Statistics, 2003, section 7.1); fewer
+            rounds cannot give one.
+
+        Raises:
+            RuntimeError: pytest-benchmark measured nothing, because it is disabled (``-n``, ``--benchmark-disable``).
+        """
+
+        def timed() -> None:
+            function()
+            self._device.synchronize()
+
+        self._device.synchronize()
+        self._benchmark.pedantic(timed, rounds=rounds, warmup_rounds=warmup_rounds, iterations=1)
+        if self._benchmark.stats is None:
+            raise RuntimeError(
+                "pytest-benchmark is disabled, so nothing was timed: run without -n and --benchmark-disable"
+            )
+        self._benchmark.extra_info.update(self._facts)
+        seconds = np.asarray(self._benchmark.stats.stats.data, dtype=np.float64)
+        order = np.argsort(-seconds, kind="stable")[:MAX_ROWS]
+        return Measurement(
+            name,
+            float(np.median(seconds)),
+            unit="s",
+            n=seconds.size,
+            of="rounds",
+            interval=median_interval(seconds),
+            rows=tuple(Row(f"round {i + 1}", float(seconds[i]), "s") for i in order),
+            data={"seconds": seconds.tolist(), "rows_total": int(seconds.size)},
+        )
+
+
+def median_interval(values: np.ndarray) -> tuple[float, float] | None:
+    """The narrowest symmetric pair of order statistics that holds the median with at least 95 %; None below six values.
+
+    Args:
+        values: shape ``(n,)``. With five values even the extremes hold it with 93.75 % only.
+    """
+    from scipy.stats import binom
+
+    ordered = np.sort(values)
+    n = ordered.size
+    # the largest k with P(Bin(n, 1/2) < k) <= 2.5 %: the k-th smallest and the k-th largest are the ends
+    k = int(binom.ppf(0.025, n, 0.5))
+    if k < 1 or n < 6:
+        return None
+    return float(ordered[k - 1]), float(ordered[n - k])
