@@ -212,6 +212,14 @@ def taken(reason: str) -> SettingsError:
     )
 
 
+def registered_twice(parser: pytest.Parser) -> str:
+    """``--model`` or ``--npu`` when two groups of pytest 8's parser have it, else nothing."""
+    groups = [*getattr(parser, "_groups", []), getattr(parser, "_anonymous", None)]
+    options = {id(option): option for group in groups for option in getattr(group, "options", [])}
+    names = [name for option in options.values() if hasattr(option, "names") for name in option.names()]
+    return next((short for short in ("--model", "--npu") if names.count(short) > 1), "")
+
+
 def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ) -> Settings:
     """The frozen settings of this run: command line over ini over default.
 

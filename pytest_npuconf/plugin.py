@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentError
 from collections.abc import Generator
+from typing import NoReturn
 
 import pytest
 
 from pytest_npuconf import hookspecs
 from pytest_npuconf.errors import NpuconfError
-from pytest_npuconf.options import add_options, read_settings, taken
+from pytest_npuconf.options import add_options, read_settings, registered_twice, taken
 
 pytest_plugins = ("pytest_npuconf.pytest_fixtures",)
 
@@ -22,18 +24,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     try:
         add_options(parser)
     except NpuconfError as error:
-        raise pytest.UsageError(str(error)) from error
+        refuse_early(error)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests() -> Generator[None, object, object]:
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, object, object]:
     """A conftest that owns ``--model`` or ``--npu`` makes pytest crash: say what to do instead."""
     try:
-        return (yield)
-    except (ValueError, ArgumentError) as error:  # pytest 8 raises the first, pytest 9 argparse's own
+        result = yield
+    except (ValueError, ArgumentError) as error:  # pytest 9: argparse's own, raised as the conftest registers
         if "--model" in str(error) or "--npu" in str(error):
-            raise pytest.UsageError(str(taken(str(error)))) from error
+            refuse_early(taken(str(error)))
         raise
+    if twice := registered_twice(parser):  # pytest 8 would find out later, where nothing of ours is called
+        refuse_early(taken(f"{twice} is registered twice"))
+    return result
+
+
+def refuse_early(error: NpuconfError) -> NoReturn:
+    """A usage error while pytest reads its configuration; pytest 8 would show it as a crash."""
+    if pytest.version_tuple >= (9,):
+        raise pytest.UsageError(str(error)) from error
+    print(f"ERROR: {error}\n", file=sys.stderr)
+    raise SystemExit(pytest.ExitCode.USAGE_ERROR) from error
 
 
 @pytest.hookimpl(tryfirst=True)

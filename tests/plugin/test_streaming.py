@@ -54,6 +54,7 @@ print(json.dumps({"grown": peak - before, "positions": measurements.kl_ratio(com
 
 def test_four_thousand_positions_of_a_large_vocabulary_stay_below_a_gigabyte(pytester, monkeypatch, tmp_path, request):
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another worker runs beside
     script = pytester.makepyfile(script=SCRIPT)
     result = pytester.run(sys.executable, script, tmp_path, "4096")
     assert result.ret == 0, result.stderr.str()
