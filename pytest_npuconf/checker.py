@@ -15,7 +15,7 @@ from pytest_npuconf.precisions import Precision
 from pytest_npuconf.records import Record, make_record, properties
 
 if TYPE_CHECKING:
-    from pytest_npuconf.run_plugin import RunPlugin
+    from pytest_npuconf.plan import Plan
 
 MARK = "npuconf_check"
 RECORDS: pytest.StashKey[list[Record]] = pytest.StashKey()
@@ -43,8 +43,8 @@ def parameter(item: pytest.Item, name: str) -> Any:
 class Checker:
     """The fixture ``npu_check``."""
 
-    def __init__(self, item: pytest.Item, run: RunPlugin | None) -> None:
-        self._item, self._run = item, run
+    def __init__(self, item: pytest.Item, plan: Plan | None) -> None:
+        self._item, self._plan = item, plan
 
     def __call__(self, measurement: Measurement, gate: Gate | None = None) -> Verdict | None:
         """Judge, record, and fail the test if the verdict or (with strict claims) a claim asks for it.
@@ -58,7 +58,7 @@ class Checker:
         card, pair = self._card(), parameter(self._item, "npu_precision")
         check = check_id(self._item) or (gate.name if gate is not None else self._item.name)
         if gate is None and card is not None and check_name(self._item) in CHECKS:
-            required = self._run is not None and check in self._run.plan.required[card.name]
+            required = self._plan is not None and check in self._plan.required[card.name]
             gate = gate_for(check, pair, card, required=required)
         elif gate is None:
             raise TypeError("npu_check(measurement, gate): a test that is not marked with a shipped check needs a gate")
@@ -72,10 +72,10 @@ class Checker:
 
     def _card(self) -> Card | None:
         model = parameter(self._item, "npu_card")
-        return self._run.plan.cards[model] if self._run is not None and model is not None else None
+        return self._plan.cards[model] if self._plan is not None and model is not None else None
 
     def _facts(self, pair: Any) -> dict[str, str]:
-        facts = dict(self._run.plan.facts) if self._run is not None else {}
+        facts = dict(self._plan.facts) if self._plan is not None else {}
         if isinstance(pair, Precision):
             facts |= {"precision": pair.candidate, "reference": f"cpu {pair.reference}"}
         return facts
@@ -111,9 +111,9 @@ class Checker:
             claims,
             model=card.name if card is not None else "",
             precision=pair.candidate if isinstance(pair, Precision) else "",
-            reference=facts.get("reference", "") if self._run is not None else "",
+            reference=facts.get("reference", "") if self._plan is not None else "",
             facts=facts,
-            labels=self._run.plan.labels(card.name) if self._run is not None and card is not None else [],
+            labels=self._plan.labels(card.name) if self._plan is not None and card is not None else [],
             waived=waived,
         )
         self._item.stash.setdefault(RECORDS, []).append(record)
@@ -130,16 +130,16 @@ class Checker:
                 pytrace=False,
             )
         missed = [result for result in claims if result.standing is not Standing.REPRODUCED]
-        strict = self._run is not None and self._run.plan.settings.strict_claims and bool(missed)
+        strict = self._plan is not None and self._plan.settings.strict_claims and bool(missed)
         if failing or strict:
             lines = [verdict.message(next_command=self._next())] if failing and verdict is not None else []
             lines += [_claim_message(result) for result in missed] if strict else []
             pytest.fail("\n".join(lines), pytrace=False)
 
     def _next(self) -> str:
-        if self._run is None:
+        if self._plan is None:
             return f"pytest {self._item.nodeid}"
-        return self._run.plan.settings.command(self._item.nodeid)
+        return self._plan.settings.command(self._item.nodeid)
 
 
 def _claim_message(result: ClaimResult) -> str:

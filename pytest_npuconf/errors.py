@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+
 
 class NpuconfError(Exception):
     """Base of every error that this package raises about its input or its surroundings."""
@@ -51,3 +53,9 @@ class MetricError(NpuconfError, ValueError):
 
 class NonFiniteError(MetricError):
     """NaN or infinity in a metric's input; the message names the position."""
+
+
+def nearest(word: str, words: list[str] | tuple[str, ...]) -> str:
+    """``; did you mean 'x'?`` or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""

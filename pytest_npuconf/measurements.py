@@ -111,19 +111,28 @@ def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measuremen
 
 def cosine(comparison: Comparison) -> Measurement:
     """Mean cosine over all positions of the prompts; the documents' figure (last position of each prompt) beside it."""
-    if broken := _broken("cosine.mean", comparison):
+    return _of_prompts("cosine.mean", comparison, "cosine")
+
+
+def top5(comparison: Comparison) -> Measurement:
+    """Mean top-5 overlap |A ∩ B| / 5 over all positions of the prompts; the last position of each beside it."""
+    return _of_prompts("top5.overlap", comparison, "top_overlap")
+
+
+def _of_prompts(metric: str, comparison: Comparison, figure: str) -> Measurement:
+    if broken := _broken(metric, comparison):
         return broken
     prompts = comparison.of("prompt")
-    values = [d.rows.cosine for d in prompts]
+    values: list[Float64] = [getattr(d.rows, figure) for d in prompts]
     every = np.concatenate(values)
-    last = {d.document.name: float(d.rows.cosine[-1]) for d in prompts}
+    last = {d.document.name: float(array[-1]) for d, array in zip(prompts, values, strict=True)}
     return Measurement(
-        "cosine.mean",
+        metric,
         float(every.mean()),
         n=every.size,
         of="positions",
         rows=_rows(prompts, values, largest=False),
-        data={"last_position": last, "statistics": {"mean_last_position": _mean(last)}},
+        data={"last_position": last, "statistics": {"mean_last_position": sum(last.values()) / len(last)}},
     )
 
 
@@ -164,24 +173,6 @@ def token_match(comparison: Comparison) -> Measurement:
     }
     return Measurement(
         "top1.disagreements", float(len(counted)), n=total, of="positions", rows=worst_rows(counted), data=data
-    )
-
-
-def top5(comparison: Comparison) -> Measurement:
-    """Mean top-5 overlap |A ∩ B| / 5 over all positions of the prompts."""
-    if broken := _broken("top5.overlap", comparison):
-        return broken
-    prompts = comparison.of("prompt")
-    values = [d.rows.top_overlap for d in prompts]
-    every = np.concatenate(values)
-    last = {d.document.name: float(d.rows.top_overlap[-1]) for d in prompts}
-    return Measurement(
-        "top5.overlap",
-        float(every.mean()),
-        n=every.size,
-        of="positions",
-        rows=_rows(prompts, values, largest=False),
-        data={"last_position": last, "statistics": {"mean_last_position": _mean(last)}},
     )
 
 
@@ -233,10 +224,6 @@ def _same(want: Any, found: Any) -> bool:
     if isinstance(want, float) and isinstance(found, (int, float)):
         return abs(want - found) <= 1e-6 * abs(want)  # 1e-05 is 9.999999747378752e-06 once a float32
     return bool(want == found)
-
-
-def _mean(values: dict[str, float]) -> float:
-    return sum(values.values()) / len(values)
 
 
 def _logit_statistics(comparison: Comparison) -> dict[str, float]:

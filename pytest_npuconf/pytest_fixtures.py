@@ -90,7 +90,7 @@ def npu_check(request: pytest.FixtureRequest) -> Checker:
     from pytest_npuconf.checker import Checker
 
     plugin: Any = request.config.pluginmanager.get_plugin("npuconf-run")
-    return Checker(request.node, plugin)
+    return Checker(request.node, plugin.plan if plugin is not None else None)
 
 
 @pytest.fixture

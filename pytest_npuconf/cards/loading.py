@@ -21,8 +21,8 @@ from pytest_npuconf.cards.schema import (
     Waiver,
     WeightsSource,
 )
-from pytest_npuconf.cards.toml_reader import Table, nearest, read_toml
-from pytest_npuconf.errors import CardError
+from pytest_npuconf.cards.toml_reader import Table, read_toml
+from pytest_npuconf.errors import CardError, nearest
 from pytest_npuconf.gates import Role, Sense
 from pytest_npuconf.locate import data_folder
 from pytest_npuconf.precisions import PRECISIONS

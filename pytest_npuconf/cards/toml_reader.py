@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pytest_npuconf.errors import CardError
+from pytest_npuconf.errors import CardError, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -131,12 +130,6 @@ class Table:
         if self._inside is not None and not _has_header(self.text, self.name):
             return self._inside._line(self.name.removeprefix(f"{self._inside.name}."))
         return find_line(self.text, self.name, key, self.index)
-
-
-def nearest(word: str, words: list[str] | tuple[str, ...]) -> str:
-    """``; did you mean 'x'?`` or nothing."""
-    close = difflib.get_close_matches(word, list(words), n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
 def _spoken(kind: type[Any]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_npuconf.cards.toml_reader import nearest
-from pytest_npuconf.errors import FaultError
+from pytest_npuconf.errors import FaultError, nearest
 from pytest_npuconf.faults import model_faults
 from pytest_npuconf.faults.base import Fault
 
