@@ -10,9 +10,9 @@ import pytest
 from pytest_npuconf.cards import card_folders, find_card, known_cards, load_card
 from pytest_npuconf.cards.loading import validate_names
 from pytest_npuconf.cards.schema import Card, ClaimGate, GateOverride, Prompt, TokenProbe, WeightsSource
-from pytest_npuconf.cards.toml_reader import find_line
+from pytest_npuconf.cards.toml_reader import find_line, read_toml
 from pytest_npuconf.checks import known_names
-from pytest_npuconf.errors import CardError, nearest, read_toml
+from pytest_npuconf.errors import CardError, nearest
 from pytest_npuconf.gates import Role, Sense
 from pytest_npuconf.locate import data_folder
 
