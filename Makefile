@@ -14,6 +14,8 @@ WORKERS ?= 2
 RESULTS ?= results
 
 export HF_HUB_OFFLINE = 1
+# threads that spin while they wait make a busy host ten times slower
+export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
 .PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check wheel clean

@@ -16,13 +16,15 @@ from pytest_npuconf.thresholds import Constant
 
 @dataclass(frozen=True)
 class Check:
-    """``bound(pair)`` gives the shipped constant, None where the check has no gate of its own (a claim only)."""
+    """``bound(pair)`` gives the shipped constant, None where the check has no gate of its own (a claim only). An
+    ``exact`` check has no tolerance: no card can give it another bound or waive it."""
 
     name: str
     engine: str
     sense: Sense
     per_pair: bool = True
     required: bool = True
+    exact: bool = False
     statistics: tuple[str, ...] = ()
 
     def bound(self, pair: Precision | None) -> Constant | None:
@@ -31,6 +33,7 @@ class Check:
         full = pair is not None and pair.candidate == "float32"
         return {
             "model.config": thresholds.CONFIG_DIFFERENCES,
+            "model.placement": thresholds.MISPLACED,
             "logits.finite": thresholds.NON_FINITE,
             "logits.rel_l2": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "kl.noise_ratio": thresholds.NOISE_RATIO,
@@ -58,8 +61,9 @@ _PPL = ("mean_abs_delta", "max_abs_delta", "ratio_of_means")
 CHECKS = {
     check.name: check
     for check in (
-        Check("model.config", "transformers", Sense.AT_MOST, per_pair=False),
-        Check("logits.finite", "transformers", Sense.AT_MOST),
+        Check("model.config", "transformers", Sense.AT_MOST, per_pair=False, exact=True),
+        Check("model.placement", "transformers", Sense.AT_MOST, exact=True),
+        Check("logits.finite", "transformers", Sense.AT_MOST, exact=True),
         Check("logits.rel_l2", "transformers", Sense.AT_MOST, statistics=_LOGITS),
         Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=_LAST),
         Check("kl.noise_ratio", "transformers", Sense.AT_MOST, statistics=_LOGITS),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -41,12 +41,14 @@ def close(
     *,
     where: str,
     interrupted: bool = False,
+    errors: Sequence[str] = (),
 ) -> Closing:
     """Decide over the required set.
 
     Args:
         required: check ids that the card requires; selected: those that the run was going to run.
         where: what it was measured on, in words, for the line.
+        errors: node ids of shipped tests that ended in an error, or that only a strict claim failed.
 
     A failed required check is ``NOT CONFORMANT``, whatever else; a check that did not run or is inconclusive is
     ``INCOMPLETE``; a run that never selected some required check is a ``SUBSET``, never conformant.
@@ -64,10 +66,15 @@ def close(
     unrun = tuple(c for c in missing if c in chosen or not narrowed)
     if failed:
         status, detail = Status.NOT_CONFORMANT, _count(failed, "required check failed", "required checks failed")
-    elif interrupted or inconclusive or unrun:
+    elif interrupted or inconclusive or unrun or errors:
         parts = ["interrupted"] if interrupted else []
         parts += [_count(inconclusive, "is inconclusive", "are inconclusive")] if inconclusive else []
         parts += [_count(unrun, "required check did not run", "required checks did not run")] if unrun else []
+        parts += (
+            [_count(tuple(errors), "test failed outside its gate", "tests failed outside their gates")]
+            if errors
+            else []
+        )
         status, detail = Status.INCOMPLETE, "; ".join(parts)
     elif narrowed:
         status, detail = Status.SUBSET, f"{len(covered)} of {len(wanted)} required checks: {where}: it decides nothing"

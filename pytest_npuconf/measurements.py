@@ -207,6 +207,20 @@ def perplexity(comparison: Comparison) -> Measurement:
     return _per_document(tuple(rows[:MAX_ROWS]), change, "ppl.relative_change", data=data)
 
 
+def misplaced(parameters: dict[str, tuple[str, str]], dtype: str, device: str) -> Measurement:
+    """Floating-point parameters of the candidate that are not at the dtype and on the device that was asked for.
+
+    Args:
+        parameters: name to (dtype, device type), as found in the loaded model.
+    """
+    wrong = [(name, found) for name, found in parameters.items() if found != (dtype, device)]
+    rows = [Row(name, 1.0, f"{found[0]} on {found[1]}, asked for {dtype} on {device}") for name, found in wrong]
+    return Measurement(
+        "parameters.misplaced", float(len(wrong)), n=len(parameters), of="parameters", rows=tuple(rows[:MAX_ROWS]),
+        data={"rows_total": len(wrong)},
+    )  # fmt: skip
+
+
 def config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Measurement:
     """Values of the loaded config that are not the card's."""
     rows = [

@@ -3,13 +3,17 @@ usage error (exit 4)."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
+import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pytest_npuconf import thresholds
 from pytest_npuconf.cards import Card, find_card
 from pytest_npuconf.cards.loading import validate_names
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
@@ -60,9 +64,17 @@ class Plan:
         """What every number of this run must carry: not an NPU, not the model, or broken on purpose."""
         labels = [] if self.device.name == "npu" else [self.device.name.upper()]
         labels += ["STAND-IN"] if self.cards[model].stand_in else []
+        labels += self._relaxations(self.cards[model])
         if self.fault is not None:
             labels.append(f"{'VARIANT' if self.fault.benign else 'FAULT'} {self.fault.name}")
         return labels
+
+    def _relaxations(self, card: Card) -> list[str]:
+        """What the card moved: its own bounds, and a required set that is shorter than all that could decide."""
+        own = [f"CARD BOUNDS {len(card.gates)}"] if card.gates else []
+        every = required_ids(dataclasses.replace(card, required={}), self.factory.name, self.precisions[card.name])
+        listed = len(self.required[card.name])
+        return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
 
 
 def make_plan(settings: Settings, extensions: Extensions) -> Plan:
@@ -91,6 +103,7 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
     required = {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found}
     for card in found:
         _check_gates(card, required[card.name])
+        _check_exact(card)
         if not required[card.name]:
             raise SettingsError(
                 f"{card.path}: nothing is required of {card.name} with engine {factory.name} at "
@@ -114,6 +127,10 @@ def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
     Raises:
         NpuconfError: whatever is missing, with the mend.
     """
+    if (
+        "torch" not in sys.modules
+    ):  # threads that spin while they wait make a busy host ten times slower; results are the same
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     plan.device.probe()
     CpuDevice().probe()  # the live reference runs there
     checkpoints = {}
@@ -137,6 +154,17 @@ def _check_gates(card: Card, required: tuple[str, ...]) -> None:
             raise SettingsError(
                 f"{card.path}: {check} is required, but neither the package nor the card has a bound for it",
                 mend=f'add to the card: [gates."{check}"] with bound = ... and reason = "..."',
+            )
+
+
+def _check_exact(card: Card) -> None:
+    """Refuse a bound or a waiver for a check that has no tolerance."""
+    for table, check in [("gates", c) for c in card.gates] + [("waivers", w.check) for w in card.waivers]:
+        name = check if check in CHECKS else check.rpartition(".")[0]
+        if CHECKS[name].exact:
+            raise SettingsError(
+                f"{card.path}: {table} names {check}, which is exact: there is no tolerance to widen or to waive",
+                mend=f"delete that entry of {table}",
             )
 
 
@@ -213,9 +241,11 @@ def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> N
                 f"the card says {list(probe.ids)}",
                 mend="take tokenizer and weights from the same checkpoint",
             )
+    total = 0
     vocabulary = checkpoint.config_value("vocab_size")
     for prompt in (*card.logits_prompts, *card.perplexity_texts):
         ids = tokenize(tokenizer, prompt.text)
+        total += len(ids)
         if len(ids) < 2:
             raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least 2 are needed")
         if vocabulary is not None and max(ids) >= vocabulary:
@@ -224,6 +254,13 @@ def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> N
                 f"{vocabulary}: the tokenizer is another model's",
                 mend="take tokenizer and weights from the same checkpoint",
             )
+
+    fewest = int(thresholds.FEWEST_TOKENS.value)
+    if total < fewest:
+        raise SettingsError(
+            f"{card.path}: its prompts and texts have {total} tokens in all; at least {fewest} are needed to judge anything",
+            mend="give longer texts under [prompts], or drop the table to use the shipped ones",
+        )
 
 
 def gather_facts(plan: Plan) -> dict[str, str]:

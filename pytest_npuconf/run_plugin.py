@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from pytest_npuconf import pytest_fixtures
 from pytest_npuconf.checker import RECORDS, check_id, check_name, parameter
 from pytest_npuconf.checks import CHECKS
-from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, resolve_arguments, suite_file
+from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, is_shipped, resolve_arguments, suite_file
 from pytest_npuconf.conformance import Closing, Status, claims_line, close
 from pytest_npuconf.errors import NpuconfError
 from pytest_npuconf.faults.catalogue import SHIPPED
@@ -32,6 +33,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
         NpuconfError: anything that would keep the run from measuring.
     """
     extensions = _extensions(config)
+    if settings.results is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
+        results.put_aside(settings.results)
     plan = make_plan(settings, extensions)
     progress = Progress(_writer(config))
     if not config.option.collectonly:
@@ -80,6 +83,7 @@ class RunPlugin:
         self.selected: Selection = {}
         self.interrupted = False
         self.suites_asked = any(suite_file(Path(argument.partition("::")[0])) for argument in config.args)
+        self.ended_in_error: set[str] = set()
         self.closings: list[Closing] = []
         self.claims_line = ""
         self._worker = hasattr(config, "workerinput")
@@ -115,17 +119,14 @@ class RunPlugin:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """A check that no chosen pair runs has no case: pytest would show an empty one as skipped."""
-        items[:] = [
-            item for item in items if check_name(item) not in CHECKS or parameter(item, "npu_card") in self.plan.cards
-        ]
+        items[:] = [item for item in items if not (check_name(item) in CHECKS and _has_no_case(item, self.plan))]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         selected: Selection = {}
         for item in session.items:
             check = check_id(item)
             if check is not None and check_name(item) in CHECKS:
-                model = item.callspec.params["npu_card"]  # type: ignore[attr-defined]
-                selected.setdefault(model, []).append(check)
+                selected.setdefault(str(parameter(item, "npu_card")), []).append(check)
         self.selected = selected
         if self._worker:
             self.config.workeroutput[SELECTED] = selected  # type: ignore[attr-defined]
@@ -146,7 +147,21 @@ class RunPlugin:
             report.npuconf = item.stash.get(RECORDS, [])  # type: ignore[attr-defined]
         return report
 
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A shipped check measures with the shipped fixtures: a conftest that replaces one would judge something else."""
+        if not is_shipped(item):
+            return
+        known: Any = getattr(item, "_fixtureinfo").name2fixturedefs  # noqa: B009 (pytest keeps it private)
+        for name, definitions in known.items():
+            home = definitions[-1].func.__module__
+            if name.startswith(("npu_", "npuconf_")) and home != pytest_fixtures.__name__:
+                pytest.fail(f"the fixture {name} of a shipped check is replaced by {home}: rename yours", pytrace=False)
+
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        judged = [record for record in getattr(report, "npuconf", []) if record["verdict"] in ("fail", "inconclusive")]
+        if report.failed and report.nodeid.startswith(f"{SUITE_PREFIX}/") and not judged:
+            self.ended_in_error.add(report.nodeid)
         for record in getattr(report, "npuconf", []):
             self.records.append({"nodeid": report.nodeid, **record})
 
@@ -163,8 +178,9 @@ class RunPlugin:
         if not self._worker and not self.config.option.collectonly:
             self._conclude(session, exitstatus)
         result = yield
-        if not self._worker and self.config.option.xmlpath:
-            junit.set_failure_types(Path(self.config.option.xmlpath))
+        xml = getattr(self.config.option, "xmlpath", None)
+        if not self._worker and xml:
+            junit.set_failure_types(Path(xml))
         return result
 
     def _conclude(self, session: pytest.Session, exitstatus: int) -> None:
@@ -178,6 +194,7 @@ class RunPlugin:
                 self.records,
                 where=terminal.where(self.plan, model),
                 interrupted=self.interrupted or exitstatus == pytest.ExitCode.INTERRUPTED,
+                errors=sorted(nodeid for nodeid in self.ended_in_error if f"[{model}" in nodeid),
             )
             for model in judged
         ]
@@ -196,3 +213,8 @@ class RunPlugin:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
             terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line)
+
+
+def _has_no_case(item: pytest.Item, plan: Plan) -> bool:
+    """Parametrized with nothing. (A test without parameters has a fixture replaced, which its set-up will say.)"""
+    return hasattr(item, "callspec") and parameter(item, "npu_card") not in plan.cards

@@ -36,6 +36,9 @@ class Engine(Protocol):
     def forward(self, ids: Sequence[int]) -> Forward:
         """One pass over one sequence, no cache, batch 1."""
 
+    def parameters(self) -> dict[str, tuple[str, str]]:
+        """Dtype and device type of each floating-point parameter, as they are in the loaded model."""
+
     def close(self) -> None:
         """Give the model's memory back; idempotent."""
 

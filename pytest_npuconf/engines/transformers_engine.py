@@ -90,6 +90,14 @@ class TransformersEngine:
         array: Float32 = logits[0].float().cpu().numpy()
         return array
 
+    def parameters(self) -> dict[str, tuple[str, str]]:
+        """Dtype and device type of each floating-point parameter, as they are in the loaded model."""
+        return {
+            name: (str(p.dtype).removeprefix("torch."), p.device.type)
+            for name, p in self.model.named_parameters()
+            if p.is_floating_point()
+        }
+
     def close(self) -> None:
         self.model = None
         self.device.release()

@@ -91,6 +91,21 @@ def write(
             os.unlink(scratch)
 
 
+def put_aside(path: Path) -> None:
+    """Rename the results of an earlier run to ``FILE.previous``: a run that ends early must not leave their verdict behind.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    if path.is_file():
+        try:
+            path.replace(path.with_name(f"{path.name}.previous"))
+        except OSError as error:
+            raise SettingsError(
+                f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to"
+            ) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

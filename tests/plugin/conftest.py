@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ("pytester",)
-
 PROMPTS = [f"The {word} of the house is old and the door is {word}" for word in ("roof", "wall", "floor", "window")]
 TEXTS = [
     f"Chapter {n}. In the year {1800 + 7 * n} the river rose by {n} feet, and {n + 2} boats were lost near the {place}."
@@ -74,7 +72,8 @@ def run(pytester: pytest.Pytester, tiny_weights: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("NPUCONF_CACHE", str(tmp_path / "cache"))
-    for name in ("NPUCONF_WEIGHTS", "NPUCONF_PREFIXED_ONLY", "PYTEST_ADDOPTS"):
+    mine = ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID")
+    for name in ("NPUCONF_WEIGHTS", "NPUCONF_PREFIXED_ONLY", "PYTEST_ADDOPTS", *mine):
         monkeypatch.delenv(name, raising=False)
 
     def call(*arguments: object, card: str | None = None, **card_options: str) -> pytest.RunResult:

@@ -48,7 +48,7 @@ def test_the_same_ids_from_the_wheel_and_the_checkout(wheel, pytester, monkeypat
         assert done.returncode == 0, done.stdout + done.stderr
         ids[name] = [line for line in done.stdout.splitlines() if "::" in line]
     assert ids["wheel"] == ids["checkout"]
-    assert len(ids["wheel"]) == 21
+    assert len(ids["wheel"]) == 24
 
 
 def test_a_suite_inside_a_hidden_environment_is_collected(wheel, pytester, monkeypatch):
@@ -58,4 +58,4 @@ def test_a_suite_inside_a_hidden_environment_is_collected(wheel, pytester, monke
     monkeypatch.setenv("PYTHONPATH", str(site))
     done = subprocess.run([sys.executable, "-m", "pytest", *COLLECT], cwd=pytester.path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "21 tests collected" in done.stdout
+    assert "24 tests collected" in done.stdout

@@ -25,7 +25,7 @@ def test_clean_run_is_conformant_and_says_on_what(run):
             "*engine: transformers, reference: cpu float32 (live)",
             "*versions: npuconf *, torch *, transformers *",
             "*pass *kl.noise_ratio.bf16_fp32 *gate <= 1.5*% left*required",
-            "CONFORMANT: tiny on cpu, float32+bfloat16, transformers [[]CPU, STAND-IN[]]: 15 of 15 required checks passed",
+            "CONFORMANT: tiny on cpu, float32+bfloat16, transformers [[]CPU, STAND-IN[]]: 18 of 18 required checks passed",
             "CLAIMS: 0 reproduced, 0 not, 0 contradicted",
         ]
     )
@@ -124,13 +124,13 @@ def test_a_narrowed_run_is_a_subset_and_never_conformant(run, narrowing):
     result = run(*FLOAT32, *narrowing)
     assert result.ret != 0
     result.stdout.no_fnmatch_line("CONFORMANT*")
-    result.stdout.fnmatch_lines(["SUBSET: * of 5 required checks: tiny on cpu*"])
+    result.stdout.fnmatch_lines(["SUBSET: * of 6 required checks: tiny on cpu*"])
 
 
 def test_a_failing_subset_is_not_conformant(run):
     result = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", "-k", "rel_l2")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["NOT CONFORMANT: *(SUBSET: 1 of 5 required checks)"])
+    result.stdout.fnmatch_lines(["NOT CONFORMANT: *(SUBSET: 1 of 6 required checks)"])
 
 
 def test_the_printed_next_command_repeats_the_failure(run):
@@ -141,7 +141,7 @@ def test_the_printed_next_command_repeats_the_failure(run):
     words = shlex.split(line.partition("next:")[2])
     again = run(*words[1:])
     again.stdout.fnmatch_lines(
-        ["NOT CONFORMANT: *1 required check failed: logits.rel_l2.fp32_fp32 (SUBSET: 1 of 5 required checks)"]
+        ["NOT CONFORMANT: *1 required check failed: logits.rel_l2.fp32_fp32 (SUBSET: 1 of 6 required checks)"]
     )
 
 
@@ -197,8 +197,8 @@ def test_a_crash_leaves_the_run_incomplete(run, pytester):
     )
     result = run(*FLOAT32, "--npuconf-fault", "boom", "--npuconf-results", "r.json")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["INCOMPLETE: tiny *4 required checks did not run: *"])
-    assert len(json.loads((pytester.path / "r.json").read_text())["models"]["tiny"]["missing"]) == 4
+    result.stdout.fnmatch_lines(["INCOMPLETE: tiny *5 required checks did not run: *"])
+    assert len(json.loads((pytester.path / "r.json").read_text())["models"]["tiny"]["missing"]) == 5
 
 
 def test_waived_failure_is_expected_and_strict(run):
@@ -209,7 +209,7 @@ def test_waived_failure_is_expected_and_strict(run):
     failing = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", more=both)
     assert failing.ret == 0
     failing.stdout.fnmatch_lines(
-        ["*waived *logits.rel_l2.fp32_fp32*", "CONFORMANT: *3 of 5 *, 2 waived (logits.rel_l2.fp32_fp32, *"]
+        ["*waived *logits.rel_l2.fp32_fp32*", "CONFORMANT: *4 of 6 *, 2 waived (logits.rel_l2.fp32_fp32, *"]
     )
     passing = run(*FLOAT32, more=waiver)
     assert passing.ret == 1
@@ -343,7 +343,7 @@ def test_collect_only_needs_neither_device_nor_weights(run):
     result = run("--npu", "--model", "mem-agent", "--collect-only", "-q")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["npuconf/precision/test_logits.py::test_finite[[]mem-agent-fp32_fp32[]]", "*21 tests collected*"]
+        ["npuconf/precision/test_logits.py::test_finite[[]mem-agent-fp32_fp32[]]", "*24 tests collected*"]
     )
 
 
@@ -376,3 +376,125 @@ def test_hooks_add_devices_and_faults(run, pytester):
     assert clean.ret == 0
     clean.stdout.fnmatch_lines(["CONFORMANT: tiny on second, *[[]SECOND, STAND-IN[]]*"])
     assert run(*FLOAT32, "--npuconf-device", "second", "--npuconf-fault", "double-head").ret == 1
+
+
+# ---------------------------------------------------------------- ways to a verdict that was not earned
+
+BREAK = ("--npuconf-fault", "skipped-layer")
+
+
+def test_a_mark_in_somebodys_own_file_makes_no_required_check(run, pytester):
+    names = ("logits.finite", "logits.rel_l2", "token.match", "ppl.delta", "model.placement")
+    pytester.makepyfile(
+        test_marked="import pytest\nfrom pytest_npuconf import Gate, Measurement\n"
+        + "".join(
+            f"@pytest.mark.npuconf_check({name!r})\ndef test_{i}(npu_card, npu_precision, npu_check):\n"
+            f"    npu_check(Measurement('m', 0.0), Gate('{name}.fp32_fp32', 9.0))\n"
+            for i, name in enumerate(names)
+        )
+    )
+    result = run(*FLOAT32, *BREAK, "test_marked.py", "npuconf/precision/test_model.py::test_config")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["SUBSET: 1 of 6 required checks: *"])
+
+
+def test_a_model_at_another_dtype_is_misplaced(run, pytester):
+    pytester.makeconftest(
+        "from pytest_npuconf.faults.base import Fault\n"
+        "def pytest_npuconf_faults(config):\n"
+        "    return [Fault('float32-for-all', 'computes in float32', '-', 'model.placement', lambda m: m.float())]\n"
+    )
+    result = run(*MODEL, "--npuconf-precision", "bfloat16", "--npuconf-fault", "float32-for-all")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(
+        [
+            "FAIL model.placement.bf16_fp32: *",
+            "  worst: *float32 on cpu, asked for bfloat16 on cpu*",
+            "NOT CONFORMANT: *",
+        ]
+    )
+
+
+@pytest.mark.parametrize("fixture", ["npu_comparison", "npu_check", "npuconf_workbench"])
+def test_a_conftest_cannot_replace_the_fixtures_of_a_shipped_check(run, pytester, fixture):
+    pytester.makeconftest(
+        f"import pytest\n@pytest.fixture(scope='session')\ndef {fixture}():\n    return lambda *a: None\n"
+    )
+    result = run(*FLOAT32)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines([f"the fixture {fixture} of a shipped check is replaced by conftest: rename yours"])
+    result.stdout.no_fnmatch_line("CONFORMANT*")
+
+
+@pytest.mark.parametrize(
+    ("more", "error"),
+    [
+        ('[gates."logits.finite"]\nbound = 9\nreason = "r"\n', "*gates names logits.finite, which is exact*"),
+        (
+            '[[waivers]]\ncheck = "model.placement.fp32_fp32"\nreason = "r"\nlink = "l"\nexpires = 2999-01-01\n',
+            "*waivers names model.placement.fp32_fp32, which is exact*",
+        ),
+        (
+            '[required]\ntransformers = ["logits.cosine"]\n',
+            "*logits.cosine.fp32_fp32 is required, but neither * has a bound*",
+        ),
+        ('[required]\nvlm = ["logits.cosine"]\n', "*required names the engine 'vlm'; did you mean 'vllm'?"),
+    ],
+)
+def test_cards_that_would_switch_a_verdict_off_are_refused(run, more, error):
+    result = run(*FLOAT32, more=more)
+    assert result.ret == 4
+    result.stderr.fnmatch_lines([f"ERROR: {error}", "  mend: *"])
+
+
+def test_a_card_that_moves_bounds_or_requires_less_says_so(run):
+    gate = '[gates."logits.rel_l2"]\nbound = 1e9\nreason = "no reason"\n'
+    result = run(*FLOAT32, more='[required]\ntransformers = ["logits.rel_l2", "logits.finite"]\n' + gate)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        ["CONFORMANT: tiny *[[]CPU, STAND-IN, CARD BOUNDS 1, CARD REQUIRES 2 OF 6[]]: 2 of 2 *"]
+    )
+
+
+def test_a_claims_gate_does_not_decide(run):
+    result = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", more='[required]\ntransformers = ["model.config"]\n')
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["*fail *logits.rel_l2.fp32_fp32 *claim", "CONFORMANT: *CARD REQUIRES 1 OF 6*"])
+
+
+def test_too_few_tokens_judge_nothing(run):
+    result = run(*FLOAT32, prompts='[prompts]\nlogits = ["ab", "ac"]\nperplexity = ["ab", "ac"]\n')
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(["ERROR: *its prompts and texts have 8 tokens in all; at least 200 are needed*"])
+
+
+def test_an_earlier_verdict_does_not_survive_a_run_that_ends_early(run, pytester):
+    old = pytester.path / "r.json"
+    old.write_text('{"status": "CONFORMANT"}')
+    assert run("--model", "nobody", "--npuconf-results", "r.json").ret == 4
+    assert not old.exists()
+    assert "CONFORMANT" in (pytester.path / "r.json.previous").read_text()
+
+
+def test_an_error_after_the_check_is_no_conformant_run(run, pytester):
+    pytester.makeconftest(
+        "import pytest\n@pytest.fixture(autouse=True)\ndef late():\n    yield\n    raise RuntimeError('late')\n"
+    )
+    pytester.makepyfile("def test_mine():\n    pass\n")
+    result = run(*FLOAT32, "-p", "conftest", "npuconf/precision")
+    assert ("CONFORMANT: " in result.stdout.str()) == (result.ret == 0)
+
+
+def test_strict_claims_and_the_closing_line_agree(run):
+    result = run(*FLOAT32, "--npuconf-strict-claims", more=CLAIM)
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["INCOMPLETE: *1 test failed outside its gate: *test_cosine*"])
+
+
+@pytest.mark.parametrize(
+    "odd", [("-p", "no:junitxml"), ("-o", "python_functions=check_*"), ("-o", "python_files=check_*.py")]
+)
+def test_odd_settings_of_pytest_change_nothing(run, odd):
+    result = run(*FLOAT32, *odd)
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(["CONFORMANT: *6 of 6 *"])

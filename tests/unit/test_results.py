@@ -94,7 +94,7 @@ def test_the_whole_file(tmp_path):
             "m": {
                 "status": "CONFORMANT",
                 "line": "CONFORMANT: here: 2 of 2 required checks passed",
-                "labels": ["CPU"],
+                "labels": ["CPU", "CARD REQUIRES 2 OF 5"],
                 "precisions": ["float32"],
                 "weights": "/w/m",
                 "weights_origin": "--npuconf-weights",
@@ -150,7 +150,7 @@ def test_the_order_of_the_records_does_not_matter(tmp_path):
 
 def test_a_stand_in_says_so(tmp_path):
     data = written(tmp_path / "r.json", plan_of("m", kind="stand-in"))
-    assert data["models"]["m"]["labels"] == ["CPU", "STAND-IN"]
+    assert data["models"]["m"]["labels"] == ["CPU", "STAND-IN", "CARD REQUIRES 2 OF 5"]
 
 
 def test_text_is_utf8_and_keys_are_sorted(tmp_path):
