@@ -64,9 +64,12 @@ def _writer(config: pytest.Config) -> Any:
     def write(line: str) -> None:
         reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
         capture: Any = config.pluginmanager.get_plugin("capturemanager")
-        if reporter is None or hasattr(config, "workerinput") or config.get_verbosity() < 0:
+        if hasattr(config, "workerinput") or config.get_verbosity() < 0:
             return
         with capture.global_and_fixture_disabled():
+            if reporter is None:  # while pytest is configured, before its reporter stands
+                print(line, flush=True)
+                return
             reporter.ensure_newline()
             reporter.write_line(line)
             reporter.flush()

@@ -91,11 +91,14 @@ class TransformersEngine:
         return array
 
     def parameters(self) -> dict[str, tuple[str, str]]:
-        """Dtype and device type of each floating-point parameter, as they are in the loaded model."""
+        """Dtype and device type of each floating-point parameter, but for those that the architecture itself keeps in
+        float32 at any dtype."""
+        lists = [getattr(self.model, f"_keep_in_fp32_modules{suffix}", None) for suffix in ("", "_strict")]
+        kept = {name for listed in lists for name in listed or ()}
         return {
             name: (str(p.dtype).removeprefix("torch."), p.device.type)
             for name, p in self.model.named_parameters()
-            if p.is_floating_point()
+            if p.is_floating_point() and not kept & set(name.split("."))
         }
 
     def close(self) -> None:

@@ -121,13 +121,18 @@ def _write_weights(path: Path, folder: Path) -> None:
     options: dict[str, Any] = {"gguf_file": path.name, "dtype": torch.float32}
     if hasattr(transformers, "GgufConfig"):  # 5.x asks to be told; 4.57 always dequantises
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    shown = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()  # the run says what it does in a line of its own
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), **options)
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(str(folder))
     except ImportError as error:
         raise WeightsError(f"{path.name}: {error}", mend="pip install 'pytest-npuconf[gguf]'") from error
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.save_pretrained(str(folder))
+    finally:
+        if shown:
+            transformers.utils.logging.enable_progress_bar()
 
 
 def _write_config(folder: Path, metadata: dict[str, Any]) -> None:
