@@ -7,6 +7,7 @@ at most), the bound, the bound that would have passed, and the next command.
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from pytest_npuconf.metrics.hidden import compare_hidden
 from pytest_npuconf.metrics.logits import compare_logits
 from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
 from pytest_npuconf.metrics.ranking import compare_ranking
-from pytest_npuconf.stats import share_lower_bound
+from pytest_npuconf.stats import share_lower_bound, t_quantile
 
 Arrays = Any  # one array-like, or a mapping of names to array-likes
 
@@ -255,9 +256,7 @@ def assert_at_least(measured: Any, floor: float, *, name: str, unit: str = "") -
         raise MetricError(f"{name}: needs one finite number or a list of them, got {measured!r}")
     interval = None
     if values.size > 1:
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, values.size - 1) * values.std(ddof=1) / np.sqrt(values.size))
+        half = t_quantile(values.size - 1) * float(values.std(ddof=1)) / math.sqrt(values.size)
         interval = (float(values.mean()) - half, float(values.mean()) + half)
     order = np.argsort(values, kind="stable")[:MAX_ROWS]
     rows = tuple(Row(f"repeat {i + 1}", float(values[i]), unit) for i in order) if values.size > 1 else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Sequence
@@ -63,10 +64,13 @@ class TransformersEngine:
             WeightsError: a weight of the architecture is missing from the files.
         """
         self.device, self.dtype = device, dtype
-        self.model: Any
-        self.tokenizer: Any
-        self.model = _load_model(checkpoint, device, dtype, trust_remote_code)
-        self.tokenizer = load_tokenizer(checkpoint, trust_remote_code=trust_remote_code)
+        self._checkpoint, self._trust_remote_code = checkpoint, trust_remote_code
+        self.model: Any = _load_model(checkpoint, device, dtype, trust_remote_code)
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """transformers' own tokenizer, loaded on first use: most engines are only given token ids."""
+        return load_tokenizer(self._checkpoint, trust_remote_code=self._trust_remote_code)
 
     def tokenize(self, text: str) -> list[int]:
         return tokenize(self.tokenizer, text)
