@@ -100,10 +100,11 @@ def compare(
     """
     done: list[DocumentComparison] = []
     bad: list[NonFinite] = []
+    rows = 1  # of the first document one row goes first: its width tells how many fit
     for number, document in enumerate(documents, start=1):
         announce(f"{document.name}: {len(document.ids)} tokens ({number} of {len(documents)})")
         sides = {name: forward(document) for name, forward in yardstick.items()}
-        streamed = _stream(document, candidate(document), reference(document), sides, bad)
+        streamed, rows = _stream(document, candidate(document), reference(document), sides, bad, rows)
         if streamed is not None:
             done.append(streamed)
     return Comparison(tuple(done), sum(len(d.ids) for d in documents), noise_of_yardstick(done), tuple(bad))
@@ -147,14 +148,19 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
 
 
 def _stream(
-    document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward], bad: list[NonFinite]
-) -> DocumentComparison | None:
+    document: Document,
+    candidate: Forward,
+    reference: Forward,
+    yardstick: Mapping[str, Forward],
+    bad: list[NonFinite],
+    rows: int,
+) -> tuple[DocumentComparison | None, int]:
     _check_positions(document, candidate, reference, yardstick)
     kept = LogitRows.allocate(reference.positions)
     members = {name: RoundingRows.allocate(reference.positions) for name in yardstick}
     nll, shift = (np.empty(reference.positions - 1) for _ in range(2))
     found = len(bad)
-    start, rows = 0, 1  # one row first: its width tells how many fit
+    start = 0
     while start < reference.positions:
         stop = min(start + rows, reference.positions)
         ref, cand = reference.logits(start, stop), candidate.logits(start, stop)
@@ -174,8 +180,8 @@ def _stream(
                 _score(document.ids, block, cand[a:b], part, start + a, nll, shift)
         start = stop
     if len(bad) > found:
-        return None
-    return DocumentComparison(document, kept, members, nll, nll + shift)
+        return None, rows
+    return DocumentComparison(document, kept, members, nll, nll + shift), rows
 
 
 def _check_positions(
