@@ -2,8 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PINS ?= .venv-pins
-MODEL ?= smollm2-135m-instruct
-PRECISION ?= bfloat16
+MODEL ?= tiny-qwen3
+PRECISION ?= float32,bfloat16
 # The CPU build is enough. From PyPI, torch on Linux brings CUDA (gigabytes); without it:
 #   make demo PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 TORCH ?= torch==2.13.0
@@ -18,12 +18,12 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check wheel clean
+.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check record stand-in wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.run  ## judge MODEL at PRECISION on the CPU; leaves JUnit and results in results/
+demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves JUnit and results in results/
 	@mkdir -p $(RESULTS)
 	$(VENV)/bin/pytest --npuconf-device cpu --model $(MODEL) --npuconf-precision $(PRECISION) \
 	  --junitxml $(RESULTS)/junit.xml --npuconf-results $(RESULTS)/results.json
@@ -38,7 +38,7 @@ test-fast: $(VENV)/.dev  ## unit and property tests only
 test-pins: $(PINS)/.wheel  ## the built wheel beside an Ascend host's pins: every test, and a verdict from an empty folder
 	$(PINS)/bin/pytest tests -n $(WORKERS)
 	rm -rf build/empty && mkdir -p build/empty
-	cd build/empty && $(abspath $(PINS))/bin/pytest --model smollm2-135m-instruct
+	cd build/empty && $(abspath $(PINS))/bin/pytest --model tiny-qwen3,smollm2-135m-instruct --npuconf-reference stored
 
 lint: $(VENV)/.dev  ## format, lint, types
 	$(VENV)/bin/ruff format --check .
@@ -58,6 +58,12 @@ faults: $(VENV)/.dev  ## each shipped fault and benign variant on the real model
 
 faults-check: $(VENV)/.dev  ## the short campaign: each fault once, where it must be caught
 	$(VENV)/bin/python -m tests.benchmarks.faults_on_the_real_model
+
+record: $(VENV)/.run  ## record the stored references of MODEL anew, beside its card
+	$(VENV)/bin/pytest --model $(MODEL) --npuconf-record
+
+stand-in: $(VENV)/.run  ## build fixtures/tiny-qwen3 anew (about 20 minutes), then: make record
+	$(VENV)/bin/python -m fixtures.factory --force
 
 wheel: $(VENV)/.dev  ## build/dist/*.whl
 	rm -rf build/dist

@@ -17,7 +17,8 @@ from pytest_npuconf.thresholds import Constant
 @dataclass(frozen=True)
 class Check:
     """``bound(pair)`` gives the shipped constant, None where the check has no gate of its own (a claim only). An
-    ``exact`` check has no tolerance: no card can give it another bound or waive it."""
+    ``exact`` check has no tolerance: no card can give it another bound or waive it. ``needs`` names the card's field that
+    the check is about: a card without it has no such check."""
 
     name: str
     engine: str
@@ -25,6 +26,7 @@ class Check:
     per_pair: bool = True
     required: bool = True
     exact: bool = False
+    needs: str = ""
     statistics: tuple[str, ...] = ()
 
     def bound(self, pair: Precision | None) -> Constant | None:
@@ -32,9 +34,17 @@ class Check:
         same = pair is not None and pair.candidate == pair.reference
         full = pair is not None and pair.candidate == "float32"
         return {
+            "env.minimum": thresholds.UNMET_MINIMUMS,
+            "functional.samples": thresholds.WRONG_SAMPLES,
             "model.config": thresholds.CONFIG_DIFFERENCES,
+            "model.files": thresholds.MISSING_FILES,
+            "model.generation_config": thresholds.GENERATION_DIFFERENCES,
+            "model.parameters": thresholds.PARAMETER_COUNTS,
+            "model.weights": thresholds.WEIGHT_DIFFERENCES,
+            "token.ids": thresholds.TOKEN_IDS,
             "model.placement": thresholds.MISPLACED,
             "logits.finite": thresholds.NON_FINITE,
+            "hidden.states": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "logits.rel_l2": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "kl.noise_ratio": thresholds.NOISE_RATIO,
             "token.match": thresholds.DISAGREEMENTS,
@@ -43,8 +53,15 @@ class Check:
             else (thresholds.PPL_SAME_LOW if same else thresholds.PPL_CROSS),
         }.get(self.name)
 
+    def given(self, card: Card) -> bool:
+        """Whether the card has what this check is about."""
+        return not self.needs or bool(getattr(card, self.needs))
+
     def runs_at(self, pair: Precision) -> bool:
-        """The KL noise ratio of float32 waits for calibration: its floor is not known yet."""
+        """The KL noise ratio of float32 waits for calibration: its floor is not known yet. Hidden states have one reference,
+        float32; samples have none and run once for each dtype."""
+        if self.name in ("hidden.states", "functional.samples"):
+            return pair.reference == "float32"
         return not (self.name == "kl.noise_ratio" and pair.candidate == "float32")
 
     def ids(self, precisions: tuple[str, ...]) -> list[str]:
@@ -55,21 +72,57 @@ class Check:
 
 
 _LAST = ("mean_last_position",)
+_INPUTS = ("mean_inputs", "mae_inputs")
 _LOGITS = (*_LAST, *(f"{n}_last_position" for n in ("mean_rel", "active_rel", "within_1e3", "within_5e3")))
+_HIDDEN = (
+    "cosine", "mae", "rmse", "mean_rel", "active_rel", "within_1e3", "within_5e3", "max_rel", "mean_of_max_rel",
+)  # fmt: skip
+_COUNTS = ("parameters", "parameters_without_embedding")
 _PPL = ("mean_abs_delta", "max_abs_delta", "ratio_of_means")
 
 CHECKS = {
     check.name: check
     for check in (
-        Check("model.config", "transformers", Sense.AT_MOST, per_pair=False, exact=True),
+        Check("model.config", "transformers", Sense.AT_MOST, per_pair=False, exact=True, needs="config"),
+        Check(
+            "model.generation_config",
+            "transformers",
+            Sense.AT_MOST,
+            per_pair=False,
+            exact=True,
+            needs="generation_config",
+        ),
+        Check("model.weights", "transformers", Sense.AT_MOST, per_pair=False, exact=True),
+        Check("model.parameters", "transformers", Sense.AT_MOST, per_pair=False, exact=True, statistics=_COUNTS),
+        Check(
+            "model.weight_size",
+            "transformers",
+            Sense.AT_MOST,
+            per_pair=False,
+            required=False,
+            statistics=("gb", "gib"),
+        ),
+        Check("model.files", "transformers", Sense.AT_MOST, per_pair=False, exact=True, needs="files"),
         Check("model.placement", "transformers", Sense.AT_MOST, exact=True),
         Check("logits.finite", "transformers", Sense.AT_MOST, exact=True),
         Check("logits.rel_l2", "transformers", Sense.AT_MOST, statistics=_LOGITS),
-        Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=_LAST),
+        Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=(*_LAST, *_INPUTS)),
         Check("kl.noise_ratio", "transformers", Sense.AT_MOST, statistics=_LOGITS),
+        Check("hidden.states", "transformers", Sense.AT_MOST, statistics=_HIDDEN),
+        Check("token.ids", "transformers", Sense.AT_MOST, per_pair=False, exact=True, statistics=("input_lengths",)),
         Check("token.match", "transformers", Sense.AT_MOST, statistics=("match_last_position",)),
         Check("token.top5", "transformers", Sense.AT_LEAST, required=False, statistics=_LAST),
         Check("ppl.delta", "transformers", Sense.WITHIN, statistics=_PPL),
+        Check("functional.samples", "transformers", Sense.AT_MOST, needs="samples", statistics=("correct",)),
+        Check(
+            "env.minimum",
+            "transformers",
+            Sense.AT_MOST,
+            per_pair=False,
+            required=False,
+            needs="minimum",
+            statistics=("unmet",),
+        ),
     )
 }
 
@@ -84,12 +137,12 @@ def known_names() -> dict[str, tuple[str, ...]]:
 def required_ids(card: Card, engine: str, precisions: tuple[str, ...]) -> list[str]:
     """The required set over these precisions: what the card lists for the engine, else every check that decides.
 
-    ``model.config`` is required only of a card that states a config. A listed name stands for all its pairs.
+    A check about something that the card does not state is not required. A listed name stands for all its pairs.
     """
     names = card.required.get(engine) or tuple(
         c.name
         for c in CHECKS.values()
-        if c.engine == engine and c.required and (c.name != "model.config" or card.config)
+        if c.engine == engine and c.required and c.given(card) and (c.needs != "samples" or card.samples_decide)
     )
     every = {i: c for c in CHECKS.values() for i in c.ids(precisions)}
     return [i for i, check in every.items() if check.name in names or i in names]

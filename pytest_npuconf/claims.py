@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from pytest_npuconf.cards.schema import Claim
 from pytest_npuconf.gates import Measurement, Sense
@@ -19,10 +20,11 @@ class Standing(str, Enum):
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """``measured`` is the claim's statistic, None when the candidate's output was unusable."""
+    """``measured`` is the claim's statistic, a list where it has one number for each text, None when the candidate's output
+    was unusable."""
 
     claim: Claim
-    measured: float | None
+    measured: float | list[float] | None
     standing: Standing
 
 
@@ -30,7 +32,8 @@ def evaluate(claim: Claim, measurement: Measurement, facts: dict[str, str]) -> C
     """Evaluate one claim as its document states it.
 
     With a documented gate, the gate decides; else the measured statistic must be as good as the documented value, or
-    within ``tolerance`` of it (``better = "equal"``). Conditions that are not facts of this run make a miss
+    within ``tolerance`` of it (``better = "equal"``). Of a list every element must, and a documented list must be as long.
+    Conditions that are not facts of this run make a miss
     ``not reproduced`` instead of ``contradicted``.
 
     Raises:
@@ -38,21 +41,34 @@ def evaluate(claim: Claim, measurement: Measurement, facts: dict[str, str]) -> C
     """
     if measurement.broken:
         return ClaimResult(claim, None, Standing.NOT_REPRODUCED)
-    measured = float(measurement.data["statistics"][claim.statistic])
+    found = measurement.data["statistics"][claim.statistic]
+    measured = [float(each) for each in found] if isinstance(found, (list, tuple)) else float(found)
     if _holds(claim, measured):
         return ClaimResult(claim, measured, Standing.REPRODUCED)
     same = bool(claim.conditions) and all(facts.get(key) == value for key, value in claim.conditions.items())
     return ClaimResult(claim, measured, Standing.CONTRADICTED if same else Standing.NOT_REPRODUCED)
 
 
-def _holds(claim: Claim, measured: float) -> bool:
+def _holds(claim: Claim, measured: float | list[float]) -> bool:
+    """Element by element. A list against one number, or against a list of another length, does not hold."""
+    if claim.gate is None and isinstance(claim.value, (list, tuple)) != isinstance(measured, list):
+        return False
+    if not isinstance(measured, list):
+        return _number_holds(claim, measured, claim.value)
+    documented = claim.value if claim.gate is None else measured
+    return len(documented) == len(measured) and all(
+        _number_holds(claim, each, value) for each, value in zip(measured, documented, strict=True)
+    )
+
+
+def _number_holds(claim: Claim, measured: float, documented: Any) -> bool:
     if claim.gate is not None:
         if claim.gate.sense is Sense.WITHIN:
             return abs(measured) <= claim.gate.bound
         return measured >= claim.gate.bound if claim.gate.sense is Sense.AT_LEAST else measured <= claim.gate.bound
     room = claim.tolerance or 0.0
     if claim.better == "higher":
-        return bool(measured >= claim.value - room)
+        return bool(measured >= documented - room)
     if claim.better == "lower":
-        return bool(measured <= claim.value + room)
-    return bool(abs(measured - claim.value) <= room)
+        return bool(measured <= documented + room)
+    return bool(abs(measured - documented) <= room)

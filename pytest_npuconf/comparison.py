@@ -7,30 +7,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pytest_npuconf.documents import Document
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.errors import MetricError, NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
-from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows, compare_logits, compare_rounding
+from pytest_npuconf.metrics.compact import CompactRows
+from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows
 from pytest_npuconf.stats import robust_sd
 
 # float32 elements of logits held at once over all sides (128 MB), and of one float64 working block (16 MB)
 HELD = 1 << 25
 BLOCK = 1 << 21
 MOST_ROWS = 128
-
-
-@dataclass(frozen=True)
-class Document:
-    """A named text with its token ids."""
-
-    name: str
-    kind: str
-    text: str
-    ids: tuple[int, ...]
-
-    def place(self, position: int) -> str:
-        """``prompt 2 position 3``: the position whose logits predict the next token."""
-        return f"{self.name} position {position}"
 
 
 @dataclass(frozen=True)
@@ -84,7 +72,7 @@ class Comparison:
 def compare(
     documents: Sequence[Document],
     candidate: Callable[[Document], Forward],
-    reference: Callable[[Document], Forward],
+    reference: Callable[[Document], Forward | CompactRows],
     yardstick: Mapping[str, Callable[[Document], Forward]],
     *,
     announce: Callable[[str], None] = lambda _: None,
@@ -92,7 +80,7 @@ def compare(
     """Compare over all documents.
 
     Args:
-        candidate, reference, yardstick: give the forward pass of a document.
+        candidate, reference, yardstick: give the forward pass of a document; the reference's may be stored rows.
 
     Raises:
         NonFiniteError: the reference itself is not finite (there is nothing to compare with).
@@ -150,7 +138,7 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
 def _stream(
     document: Document,
     candidate: Forward,
-    reference: Forward,
+    reference: Forward | CompactRows,
     yardstick: Mapping[str, Forward],
     bad: list[NonFinite],
     rows: int,
@@ -163,20 +151,19 @@ def _stream(
     start = 0
     while start < reference.positions:
         stop = min(start + rows, reference.positions)
-        ref, cand = reference.logits(start, stop), candidate.logits(start, stop)
-        rows = max(1, min(MOST_ROWS, HELD // (ref.shape[1] * (len(yardstick) + 2))))
-        _require_usable(document, "reference", ref, start)
+        read, cand = _reader(document, reference, start, stop), candidate.logits(start, stop)
+        rows = max(1, min(MOST_ROWS, HELD // (cand.shape[1] * (len(yardstick) + 2))))
         bad += _non_finite(document, cand, start)
         if len(bad) == found:
             others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
             for name, logits in others.items():
                 _require_usable(document, f"yardstick {name}", logits, start)
-            for a, b in _blocks(ref):
-                block = ReferenceRows(ref[a:b])
-                part = compare_logits(cand[a:b], block)
+            for a, b in _blocks(cand):
+                block = read(a, b)
+                part = block.compare(cand[a:b])
                 kept.put(start + a, part)
                 for name, logits in others.items():
-                    members[name].put(start + a, compare_rounding(logits[a:b], block))
+                    members[name].put(start + a, block.compare_rounding(logits[a:b]))
                 _score(document.ids, block, cand[a:b], part, start + a, nll, shift)
         start = stop
     if len(bad) > found:
@@ -184,10 +171,21 @@ def _stream(
     return DocumentComparison(document, kept, members, nll, nll + shift), rows
 
 
+def _reader(
+    document: Document, reference: Forward | CompactRows, start: int, stop: int
+) -> Callable[[int, int], ReferenceRows | CompactRows]:
+    """Gives the reference's rows of a block inside ``start..stop``."""
+    if isinstance(reference, CompactRows):
+        return reference.part(start, stop).part
+    logits = reference.logits(start, stop)
+    _require_usable(document, "reference", logits, start)
+    return lambda a, b: ReferenceRows(logits[a:b])
+
+
 def _check_positions(
-    document: Document, candidate: Forward, reference: Forward, yardstick: Mapping[str, Forward]
+    document: Document, candidate: Forward, reference: Forward | CompactRows, yardstick: Mapping[str, Forward]
 ) -> None:
-    sides = {"the candidate": candidate, "the reference": reference, **yardstick}
+    sides: dict[str, Forward | CompactRows] = {"the candidate": candidate, "the reference": reference, **yardstick}
     for name, forward in sides.items():
         if forward.positions != len(document.ids):
             raise MetricError(
@@ -211,7 +209,7 @@ def _require_usable(document: Document, side: str, logits: Float32, start: int) 
 
 def _score(
     ids: tuple[int, ...],
-    block: ReferenceRows,
+    block: ReferenceRows | CompactRows,
     candidate: Float32,
     rows: LogitRows,
     start: int,
@@ -222,8 +220,8 @@ def _score(
     rounded nll: ``nll_c - nll_r = (lse_c - lse_r) - (c_t - r_t)``."""
     targets = np.asarray(ids[start + 1 : start + 1 + len(rows)], dtype=np.int64)
     here, place = np.arange(targets.size), slice(start, start + targets.size)
-    nll[place] = block.logsumexp[: targets.size] - block.wide[here, targets]
-    moved = candidate[here, targets].astype(np.float64) - block.wide[here, targets]
+    nll[place] = block.logsumexp[: targets.size] - block.target_logits(targets)
+    moved = candidate[here, targets].astype(np.float64) - block.target_logits(targets)
     shift[place] = rows.lse_shift[: targets.size] - moved
 
 

@@ -47,6 +47,14 @@ class FaultError(NpuconfError):
     """A fault that is unknown, or that found nothing to break in this model."""
 
 
+class BaselineError(NpuconfError):
+    """A stored reference that is damaged, of another schema, or not comparable with this run."""
+
+
+class OldBaselineError(BaselineError):
+    """A stored reference of another schema version: whole, but not to be read by this version."""
+
+
 class MetricError(NpuconfError, ValueError):
     """Input that a metric refuses: empty, of another shape, of another vocabulary."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parent
-FOLDERS = ("suites", "fixtures", "baselines")
+FOLDERS = ("suites", "fixtures", "baselines", "docs")
 
 
 def data_folder(name: str) -> Path:
-    """The shipped folder ``suites``, ``fixtures`` or ``baselines``.
+    """The shipped folder ``suites``, ``fixtures``, ``baselines`` or ``docs`` (a wheel has its audit pages only).
 
     Raises:
         FileNotFoundError: the installation is broken.

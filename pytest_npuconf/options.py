@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 PREFIXED_ONLY = "NPUCONF_PREFIXED_ONLY"
 WEIGHTS_VARIABLE = "NPUCONF_WEIGHTS"
+REFERENCES = ("auto", "stored", "live")
 CACHE_VARIABLE = "NPUCONF_CACHE"
 TRUE, FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -55,9 +56,9 @@ def parse_path(text: str) -> Path:
 
 
 def parse_reference(text: str) -> str:
-    """``auto`` or ``live``."""
-    if text not in ("auto", "live"):
-        raise ValueError(f"{text!r} is not one of auto, live")
+    """``auto``, ``stored`` or ``live``."""
+    if text not in REFERENCES:
+        raise ValueError(f"{text!r} is not one of {', '.join(REFERENCES)}")
     return text
 
 
@@ -106,8 +107,9 @@ OPTIONS = (
     Option("precision", parse_precisions, "judge at these precisions of the device (comma list of float32, float16, "
            "bfloat16, int8, int4); default: the card's", "NAMES", default=()),
     Option("engine", parse_name, "how the model is run: transformers (default)", "NAME", default="transformers"),
-    Option("reference", parse_reference, "where the reference comes from: auto or live (float32 on the CPU)", "KIND",
-           default="auto"),
+    Option("reference", parse_reference, "where the reference comes from: stored, live (float32 on the CPU), or auto: stored "
+           "where it is comparable, else live", "KIND", default="auto"),
+    Option("record", parse_switch, "record the live reference of this run beside the card, or under --npuconf-baselines"),
     Option("weights", parse_path, "folder with the model's weights and tokenizer (one model only)", "DIR"),
     Option("baselines", parse_path, "a folder of your own with <model>/card.toml, looked at before the shipped ones", "DIR"),
     Option("results", parse_path, "write the results as JSON to this file", "FILE"),
@@ -132,6 +134,7 @@ class Settings:
     baselines: Path | None = None
     results: Path | None = None
     fault: str | None = None
+    record: bool = False
     strict_claims: bool = False
     trust_remote_code: bool = False
     cache: Path = Path("~/.cache/npuconf")
@@ -156,6 +159,7 @@ class Settings:
         for flag, value in valued.items():
             words += [flag, str(value)] if value is not None else []
         switches = {
+            "--npuconf-record": self.record,
             "--npuconf-strict-claims": self.strict_claims,
             "--npuconf-trust-remote-code": self.trust_remote_code,
         }
@@ -245,17 +249,43 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         engine=values["engine"],
         reference=values["reference"],
         weights=values["weights"],
-        weights_root=_environment_path(environ, WEIGHTS_VARIABLE),
+        weights_root=environment_path(environ, WEIGHTS_VARIABLE),
         baselines=values["baselines"],
         results=values["results"],
         fault=values["fault"],
+        record=_recording(values["record"], values["reference"], values["fault"], environ),
         strict_claims=bool(values["strict-claims"]),
         trust_remote_code=bool(values["trust-remote-code"]),
-        cache=_environment_path(environ, CACHE_VARIABLE) or parse_path("~/.cache/npuconf"),
+        cache=environment_path(environ, CACHE_VARIABLE) or parse_path("~/.cache/npuconf"),
     )
 
 
-def _environment_path(environ: Mapping[str, str], name: str) -> Path | None:
+def _recording(asked: Any, reference: str, fault: str | None, environ: Mapping[str, str]) -> bool:
+    """Whether to record; a recording never happens by accident.
+
+    Raises:
+        SettingsError: in CI, with a fault, or with a stored reference.
+    """
+    if not asked:
+        return False
+    if environ.get("CI", "").lower() not in FALSE:
+        raise SettingsError(
+            f"--npuconf-record: this is CI (CI={environ['CI']}), which must not change what it is judged by",
+            mend="record by hand and commit the files; or, if you mean it: env -u CI pytest --npuconf-record ...",
+        )
+    if fault:
+        raise SettingsError(f"--npuconf-record with --npuconf-fault {fault}", mend="record without a fault")
+    if reference == "stored":
+        raise SettingsError("--npuconf-record needs a live reference", mend="drop --npuconf-reference stored")
+    return True
+
+
+def environment_path(environ: Mapping[str, str], name: str) -> Path | None:
+    """The folder that an environment variable names, None when it is not set.
+
+    Raises:
+        SettingsError: it cannot be used.
+    """
     if not environ.get(name):
         return None
     try:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pytest_npuconf import thresholds
 from pytest_npuconf.cards import Card, find_card
@@ -19,13 +20,19 @@ from pytest_npuconf.cards.loading import validate_names
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.devices import Device, choose_device
 from pytest_npuconf.devices.cpu import CpuDevice, processor_name
+from pytest_npuconf.documents import Document, documents_of, named_layers
 from pytest_npuconf.engines.base import EngineFactory
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
 from pytest_npuconf.errors import EngineError, SettingsError, WeightsError
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue import choose_fault
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import SHORT, Precision, pairs_of
+from pytest_npuconf.references import choose
+from pytest_npuconf.references.comparability import comparability
+from pytest_npuconf.references.live import LiveReference
+from pytest_npuconf.references.stored import StoredReference
 from pytest_npuconf.weights import Checkpoint, find_weights
 
 ENGINES = ("transformers", "vllm", "server")  # that a card may require checks of, whether or not they are offered here
@@ -54,7 +61,24 @@ class Plan:
     factory: EngineFactory
     fault: Fault | None
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    documents: dict[str, tuple[Document, ...]] = field(default_factory=dict)
+    stored: dict[str, StoredReference] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+
+    def layers(self, model: str) -> tuple[str, ...]:
+        """Modules whose outputs are compared as hidden states."""
+        return named_layers(self.cards[model], int(self.checkpoints[model].config_value("num_hidden_layers") or 1))
+
+    def source(self, model: str) -> str:
+        """``live``, or which stored reference."""
+        return self.stored[model].source if model in self.stored else LiveReference.source
+
+    def comparability(self, model: str) -> dict[str, Any]:
+        """What this run's reference of a model depends on."""
+        return comparability(
+            self.checkpoints[model], self.documents[model], self.layers(model),
+            [member.name for member in YARDSTICK], REFERENCE_VARIANT.name,
+        )  # fmt: skip
 
     def pairs(self, model: str) -> list[Precision]:
         """The precision pairs of one model."""
@@ -72,7 +96,9 @@ class Plan:
     def _relaxations(self, card: Card) -> list[str]:
         """What the card moved: its own bounds, and a required set that is shorter than all that could decide."""
         own = [f"CARD BOUNDS {len(card.gates)}"] if card.gates else []
-        every = required_ids(dataclasses.replace(card, required={}), self.factory.name, self.precisions[card.name])
+        every = required_ids(
+            dataclasses.replace(card, required={}, samples_decide=True), self.factory.name, self.precisions[card.name]
+        )
         listed = len(self.required[card.name])
         return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
 
@@ -102,6 +128,7 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
     factory = _choose_engine(settings.engine, extensions.engines)
     required = {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found}
     for card in found:
+        _check_given(card, required[card.name])
         _check_gates(card, required[card.name])
         _check_exact(card)
         if not required[card.name]:
@@ -133,16 +160,50 @@ def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     plan.device.probe()
     CpuDevice().probe()  # the live reference runs there
-    checkpoints = {}
+    checkpoints, documents = {}, {}
     for card in plan.cards.values():
         plan.factory.check(card, plan.settings)
         checkpoints[card.name] = find_weights(card, plan.settings, announce=announce)
+        documents[card.name] = read_documents(card, checkpoints[card.name], plan.settings)
+    plan = dataclasses.replace(plan, checkpoints=checkpoints, documents=documents)
+    plan = dataclasses.replace(plan, stored=_choose_references(plan, announce))
+    for card in plan.cards.values():
         _check_memory(card, checkpoints[card.name], plan)
-        check_tokenizer(card, checkpoints[card.name], plan.settings)
-    return Plan(
-        plan.settings, plan.cards, plan.precisions, plan.required, plan.device, plan.factory, plan.fault, checkpoints,
-        gather_facts(plan),
-    )  # fmt: skip
+    return dataclasses.replace(plan, facts=gather_facts(plan))
+
+
+def _choose_references(plan: Plan, announce: Callable[[str], None]) -> dict[str, StoredReference]:
+    """Stored references by model; a model that is missing has a live one, and why not a stored one is announced."""
+    chosen: dict[str, StoredReference] = {}
+    for model, card in plan.cards.items():
+        kind, dtypes = plan.settings.reference, choose.dtypes_needed(plan.precisions[model])
+        if plan.settings.record:
+            choose.recording_folder(card, plan.settings)
+            continue
+        if kind == "live" or (kind == "auto" and not choose.has_stored(card, plan.settings, dtypes)):
+            continue
+        places = choose.folders(card, plan.settings)
+        needs = choose.Needs(model, dtypes, plan.documents[model], plan.comparability(model))
+        if kind == "stored":
+            chosen[model] = choose.require_stored(needs, places)
+            continue
+        stored, reasons = choose.choose_stored(needs, places)
+        if stored is not None:
+            chosen[model] = stored
+        else:
+            announce(f"{model}: the reference is computed live; no stored one will do: {'; '.join(reasons)}")
+    return chosen
+
+
+def _check_given(card: Card, required: tuple[str, ...]) -> None:
+    """Refuse a required check about something that the card does not state: it could never run."""
+    for check in (c for c in required if c in CHECKS or c.rpartition(".")[0] in CHECKS):
+        known = CHECKS[check if check in CHECKS else check.rpartition(".")[0]]
+        if not known.given(card):
+            raise SettingsError(
+                f"{card.path}: {check} is required, but the card has no {known.needs}",
+                mend=f"state {known.needs} in the card, or take {check} from its list",
+            )
 
 
 def _check_gates(card: Card, required: tuple[str, ...]) -> None:
@@ -190,25 +251,28 @@ def _check_writable(path: Path) -> None:
         ) from error
 
 
-def needed_bytes(checkpoint: Checkpoint, precisions: tuple[str, ...], *, on_host: bool) -> dict[str, int]:
-    """Bytes by part that a run needs on the reference host, the candidate included when it runs there too."""
+def needed_bytes(
+    checkpoint: Checkpoint, precisions: tuple[str, ...], *, on_host: bool, live: bool = True
+) -> dict[str, int]:
+    """Bytes by part that a run needs on this host: a live reference, and the candidate when it runs here too."""
     widest = max(BYTES[p] for p in precisions)
     low = max((BYTES[p] for p in precisions if p != "float32"), default=0)
-    parts = {"reference (float32)": 4 * checkpoint.parameters, "yardstick": low * checkpoint.parameters}
+    parts = {"reference (float32)": 4 * checkpoint.parameters, "yardstick": low * checkpoint.parameters} if live else {}
     if on_host:
         parts["candidate"] = widest * checkpoint.parameters
     return {**parts, "working memory": WORKING_BYTES}
 
 
 def _check_memory(card: Card, checkpoint: Checkpoint, plan: Plan) -> None:
-    parts = needed_bytes(checkpoint, plan.precisions[card.name], on_host=plan.device.name == "cpu")
+    on_host, live = plan.device.name == "cpu", card.name not in plan.stored
+    parts = needed_bytes(checkpoint, plan.precisions[card.name], on_host=on_host, live=live)
     need, free = sum(parts.values()), CpuDevice().memory().free
     if need > free:
         listed = ", ".join(f"{name} {_gib(size)}" for name, size in parts.items() if size)
         raise WeightsError(
-            f"{card.name}: not enough memory for the live reference on the CPU: {_gib(need)} needed ({listed}), "
-            f"{_gib(free)} free",
-            mend="run on a host with more memory, or one precision at a time: --npuconf-precision bfloat16",
+            f"{card.name}: not enough memory on this host: {_gib(need)} needed ({listed}), {_gib(free)} free",
+            mend="run on a host with more memory, one precision at a time (--npuconf-precision bfloat16), or with a reference "
+            "that was recorded elsewhere (npuconf install FILE)",
         )
     if plan.device.name != "cpu":
         need = max(BYTES[p] for p in plan.precisions[card.name]) * checkpoint.parameters + WORKING_BYTES
@@ -224,8 +288,9 @@ def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB"
 
 
-def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> None:
-    """Refuse another model's tokenizer: the card's probes, and no id beyond the model's vocabulary.
+def read_documents(card: Card, checkpoint: Checkpoint, settings: Settings) -> tuple[Document, ...]:
+    """The card's documents with their token ids. Another model's tokenizer is refused: the card's probes, and no id beyond
+    the model's vocabulary.
 
     Raises:
         WeightsError: naming the text, the expected and the found ids.
@@ -242,9 +307,10 @@ def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> N
                 mend="take tokenizer and weights from the same checkpoint",
             )
     total = 0
-    vocabulary = checkpoint.config_value("vocab_size")
-    for prompt in (*card.logits_prompts, *card.perplexity_texts):
-        ids = tokenize(tokenizer, prompt.text)
+    vocabulary = checkpoint.vocabulary()
+    documents = tuple(documents_of(card, lambda text: tokenize(tokenizer, text)))
+    for prompt in documents:
+        ids = prompt.ids
         total += len(ids)
         if len(ids) < 2:
             raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least 2 are needed")
@@ -261,6 +327,15 @@ def check_tokenizer(card: Card, checkpoint: Checkpoint, settings: Settings) -> N
             f"{card.path}: its prompts and texts have {total} tokens in all; at least {fewest} are needed to judge anything",
             mend="give longer texts under [prompts], or drop the table to use the shipped ones",
         )
+    return documents
+
+
+def _sources(plan: Plan) -> str:
+    """``live``, ``stored``, or which is which."""
+    kinds = {model: "stored" if model in plan.stored else "live" for model in plan.cards}
+    if len(set(kinds.values())) == 1:
+        return next(iter(kinds.values()))
+    return ", ".join(f"{model} {kind}" for model, kind in kinds.items())
 
 
 def gather_facts(plan: Plan) -> dict[str, str]:
@@ -271,7 +346,7 @@ def gather_facts(plan: Plan) -> dict[str, str]:
         "device": plan.device.name,
         "device_description": plan.device.describe(),
         "engine": plan.factory.name,
-        "reference": "cpu float32 (live)",
+        "reference": f"cpu float32 ({_sources(plan)})",
         "host": f"{platform.system()} {platform.machine()}, {processor_name()}",
         "python": platform.python_version(),
         **{name: versions[name] for name in sorted(versions)},

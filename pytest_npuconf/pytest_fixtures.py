@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from pytest_npuconf.comparison import Comparison
     from pytest_npuconf.devices import Device
     from pytest_npuconf.engines.base import Engine
+    from pytest_npuconf.hidden_comparison import HiddenComparison
     from pytest_npuconf.precisions import Precision
     from pytest_npuconf.references.live import LiveReference
+    from pytest_npuconf.references.stored import StoredReference
     from pytest_npuconf.run_plugin import RunPlugin
     from pytest_npuconf.speed import SpeedRecorder
     from pytest_npuconf.workbench import Workbench
@@ -39,6 +41,7 @@ def npuconf_workbench(request: pytest.FixtureRequest) -> Iterator[Workbench]:
     workbench = Workbench(run.plan, run.progress)
     yield workbench
     workbench.close()
+    run.recorded = workbench.recorded
 
 
 @pytest.fixture(scope="session")
@@ -69,8 +72,8 @@ def npu_engine(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Prec
 
 
 @pytest.fixture(scope="session")
-def npu_reference(npuconf_workbench: Workbench, npu_card: Card) -> LiveReference:
-    """The same weights on the CPU: ``forward(pair, document)``, and the yardstick's members."""
+def npu_reference(npuconf_workbench: Workbench, npu_card: Card) -> LiveReference | StoredReference:
+    """The same weights on the CPU, computed live or stored: ``forward(pair, document)``, and what rounding costs."""
     return npuconf_workbench.reference(npu_card.name)
 
 
@@ -78,6 +81,12 @@ def npu_reference(npuconf_workbench: Workbench, npu_card: Card) -> LiveReference
 def npu_comparison(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Comparison:
     """Candidate against reference and yardstick over the card's prompts and texts; made once for each pair."""
     return npuconf_workbench.comparison(npu_card.name, npu_precision)
+
+
+@pytest.fixture(scope="session")
+def npu_hidden(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> HiddenComparison:
+    """Hidden states of the card's inputs, candidate against reference and yardstick, layer by layer."""
+    return npuconf_workbench.hidden(npu_card.name, npu_precision)
 
 
 @pytest.fixture

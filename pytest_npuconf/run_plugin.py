@@ -9,17 +9,22 @@ from typing import Any
 
 import pytest
 
-from pytest_npuconf import pytest_fixtures
+from pytest_npuconf import pytest_fixtures, scheduling
 from pytest_npuconf.checker import RECORDS, check_id, check_name, parameter
 from pytest_npuconf.checks import CHECKS
 from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, is_shipped, resolve_arguments, suite_file
 from pytest_npuconf.conformance import Closing, Status, claims_line, close
-from pytest_npuconf.errors import NpuconfError
+from pytest_npuconf.errors import NpuconfError, SettingsError
 from pytest_npuconf.faults.catalogue import SHIPPED
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
+from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
 from pytest_npuconf.records import Record
+from pytest_npuconf.references import choose
+from pytest_npuconf.references.baseline import Baseline
+from pytest_npuconf.references.choose import recording_folder
+from pytest_npuconf.references.store import orphans, write_baselines
 from pytest_npuconf.report import junit, results, terminal
 
 SELECTED = "npuconf_selected"
@@ -35,6 +40,8 @@ def start(config: pytest.Config, settings: Settings) -> None:
     extensions = _extensions(config)
     if settings.results is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
         results.put_aside(settings.results)
+    if settings.record and (hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None)):
+        raise SettingsError("--npuconf-record with -n: a reference is recorded in one process", mend="drop -n")
     plan = make_plan(settings, extensions)
     progress = Progress(_writer(config))
     if not config.option.collectonly:
@@ -89,6 +96,8 @@ class RunPlugin:
         self.ended_in_error: set[str] = set()
         self.closings: list[Closing] = []
         self.claims_line = ""
+        self.recorded: dict[str, list[Baseline]] = {}
+        self.recording_lines: list[str] = []
         self._worker = hasattr(config, "workerinput")
 
     # collection
@@ -103,12 +112,11 @@ class RunPlugin:
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if not self.plan.cards or "npu_card" not in metafunc.fixturenames:
             return
-        models = list(self.plan.cards)
+        check = CHECKS.get(check_name(metafunc.definition) or "")
+        models = [model for model, card in self.plan.cards.items() if check is None or check.given(card)]
         if "npu_precision" not in metafunc.fixturenames:
             metafunc.parametrize("npu_card", models, indirect=True, scope="session", ids=models)
             return
-        mark = metafunc.definition.get_closest_marker("npuconf_check")
-        check = CHECKS.get(str(mark.args[0])) if mark is not None else None
         cases = [
             (model, pair) for model in models for pair in self.plan.pairs(model) if check is None or check.runs_at(pair)
         ]
@@ -120,9 +128,32 @@ class RunPlugin:
             ids=[f"{model}-{pair.name}" for model, pair in cases],
         )
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """A check that no chosen pair runs, or that no card states, has no case: pytest would show it as skipped."""
+        report = yield
+        if isinstance(collector, SuiteModule) and report.result:
+            report.result = [node for node in report.result if not _has_no_case(node, self.plan)]
+        return report
+
+    @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """A check that no chosen pair runs has no case: pytest would show an empty one as skipped."""
-        items[:] = [item for item in items if not (check_name(item) in CHECKS and _has_no_case(item, self.plan))]
+        """pytest's own order interleaves models, which would load each of them again."""
+        places = [i for i, item in enumerate(items) if check_name(item) in CHECKS]
+        ordered = sorted((items[i] for i in places), key=self._turn)
+        for i, item in zip(places, ordered, strict=True):
+            items[i] = item
+
+    def _turn(self, item: pytest.Item) -> tuple[int, int]:
+        """Models in their order, within one the candidate's dtypes; checks without a dtype come last."""
+        models, pair = list(self.plan.cards), parameter(item, "npu_precision")
+        model = parameter(item, "npu_card")
+        if model not in models:
+            return len(models), 0
+        dtypes = self.plan.precisions[model]
+        return models.index(model), dtypes.index(pair.candidate) if isinstance(pair, Precision) else len(dtypes)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         selected: Selection = {}
@@ -138,6 +169,11 @@ class RunPlugin:
     def pytest_testnodedown(self, node: Any) -> None:
         for model, checks in getattr(node, "workeroutput", {}).get(SELECTED, {}).items():
             self.selected[model] = sorted({*self.selected.get(model, []), *checks})
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """All checks of a model on one worker, unless another distribution was asked for."""
+        return scheduling.scheduler(config, log, self.plan.cards) if config.getoption("dist") == "load" else None
 
     # records
 
@@ -204,6 +240,8 @@ class RunPlugin:
         self.claims_line, counts = claims_line(judged.values(), self.records)
         if exitstatus == pytest.ExitCode.OK and any(c.status is not Status.CONFORMANT for c in self.closings):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.plan.settings.record:
+            self._write_recorded(session)
         if self.plan.settings.results is not None:
             try:
                 results.write(
@@ -213,11 +251,36 @@ class RunPlugin:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
                 self.closings = [*self.closings, terminal.not_written(str(error))]
 
+    def _write_recorded(self, session: pytest.Session) -> None:
+        """A reference is as good as the run that made it: only a conformant one is kept."""
+        if not self.closings:
+            self.recording_lines.append("not recorded: no shipped check ran")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        for closing in self.closings:
+            card = self.plan.cards[closing.model]
+            if closing.status is not Status.CONFORMANT or closing.model not in self.recorded:
+                self.recording_lines.append(f"{closing.model}: not recorded: only a CONFORMANT run records a reference")
+                continue
+            try:
+                folder = recording_folder(card, self.plan.settings)
+                written = write_baselines(folder, self.recorded[closing.model])
+            except NpuconfError as error:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                self.recording_lines.append(str(error))
+            else:
+                self.recording_lines += [f"recorded {line}" for line in written]
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
-            terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line)
+            lines = [*self.recording_lines, *self._unused()]
+            terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line, lines)
+
+    def _unused(self) -> list[str]:
+        """Stored files that no run of these cards can use."""
+        folders = [folder for card in self.plan.cards.values() for folder in choose.folders(card, self.plan.settings)]
+        return [f"unused baseline: {path}" for folder in dict.fromkeys(folders) for path in orphans(folder)]
 
 
-def _has_no_case(item: pytest.Item, plan: Plan) -> bool:
-    """Parametrized with nothing. (A test without parameters has a fixture replaced, which its set-up will say.)"""
-    return hasattr(item, "callspec") and parameter(item, "npu_card") not in plan.cards
+def _has_no_case(node: Any, plan: Plan) -> bool:
+    """A check that is parametrized with nothing. (One without parameters has a fixture replaced: its set-up will say so.)"""
+    return hasattr(node, "callspec") and check_name(node) in CHECKS and parameter(node, "npu_card") not in plan.cards

@@ -52,6 +52,29 @@ FEWEST_TOKENS = Constant(
     _BENIGN.format("benign-split-k"),
 )
 CONFIG_DIFFERENCES = Constant(0.0, "the checkpoint must be the one that the card describes", "by definition")
+GENERATION_DIFFERENCES = Constant(
+    0.0, "the settings that the model generates with must be the ones that the card describes", "by definition"
+)
+PARAMETER_COUNTS = Constant(
+    0.0,
+    "config.json, the weight files and the card speak of one model, so they count the same parameters",
+    "by definition",
+)
+WEIGHT_DIFFERENCES = Constant(
+    0.0, "a weight that is missing or of another shape is random or another model's", "by definition"
+)
+MISSING_FILES = Constant(0.0, "a documented file that is not there is not there", "by definition")
+TOKEN_IDS = Constant(0.0, "another token id is another question: there is no rounding in a tokenizer", "by definition")
+UNMET_MINIMUMS = Constant(
+    0.0,
+    "the card's minimums are its own words; unmet ones explain failures and decide nothing by themselves",
+    "by definition",
+)
+WRONG_SAMPLES = Constant(
+    0.0,
+    "every sample that the card documents must come out as documented; greedy decoding has no luck in it",
+    "pytest --model smollm2-135m-instruct -k samples (its samples hold at float32 and bfloat16)",
+)
 PPL_SAME_FLOAT32 = Constant(
     0.01,
     "mem-agent's document: at most 1 % for FP32 against FP32; made two-sided, paired and with an interval",

@@ -21,6 +21,7 @@ from pytest_npuconf.cards.schema import (
     Waiver,
     WeightsSource,
 )
+from pytest_npuconf.cards.tables import read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
 from pytest_npuconf.gates import Role, Sense
@@ -95,7 +96,9 @@ def load_card(path: Path) -> Card:
         raise root.error("precisions", "names the same precision twice")
     if not precisions:
         raise root.error("precisions", "is empty: nothing would be judged")
-    logits, texts = _prompts(root.table("prompts"))
+    prompts = root.table("prompts")
+    layers = prompts.strings("layers", [])
+    logits, inputs, texts = _prompts(prompts)
     card = Card(
         name=name,
         path=path,
@@ -106,11 +109,19 @@ def load_card(path: Path) -> Card:
         probes=tuple(_probe(t) for t in root.tables("tokenizer_probes")),
         precisions=precisions,
         logits_prompts=logits,
+        hidden_inputs=inputs,
+        hidden_layers=layers,
         perplexity_texts=texts,
         required=_required(root.table("required")),
         claims=_claims(root),
         gates=_gates(root.table("gates")),
         waivers=tuple(_waiver(t) for t in root.tables("waivers")),
+        generation_config=dict(root.take("generation_config", dict, {})),
+        parameters=read_size(root.table("size")),
+        files=read_files(root),
+        minimum=read_minimum(root.table("minimum")),
+        samples=read_samples(root),
+        samples_decide=root.take("samples_decide", bool, True),
     )
     root.finish()
     return card
@@ -144,12 +155,13 @@ def _probe(table: Table) -> TokenProbe:
     return probe
 
 
-def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """The card's own prompts, or the shipped set that the documents use."""
+def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...], tuple[Prompt, ...]]:
+    """The card's own prompts, inputs of the hidden states and texts, or the shipped sets that the documents use."""
     shipped = read_toml(data_folder("fixtures") / "prompts" / "precision.toml")
     read = []
     for key, fewest, why in (
         ("logits", 2, "an interval needs at least two prompts"),
+        ("hidden", 2, "an interval needs at least two inputs"),
         ("perplexity", 2, "an interval over documents needs at least two texts"),
     ):
         source = table if key in table else shipped
@@ -164,10 +176,10 @@ def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...]]:
             raise source.error(key, "holds the same text twice: copies are not independent documents")
         read.append(tuple(Prompt(f"{_SINGULAR[key]} {i}", text) for i, text in enumerate(texts, start=1)))
     table.finish()
-    return read[0], read[1]
+    return read[0], read[1], read[2]
 
 
-_SINGULAR = {"logits": "prompt", "perplexity": "text"}
+_SINGULAR = {"logits": "prompt", "hidden": "input", "perplexity": "text"}
 
 
 def _required(table: Table) -> dict[str, tuple[str, ...]]:
@@ -221,14 +233,20 @@ def _claim(table: Table) -> Claim:
     )
     if bool(claim.check) != bool(claim.statistic):
         raise table.error("statistic", "and check come together: which figure of which check answers the claim?")
-    if claim.check and claim.gate is None and not _is_number(claim.value):
-        raise table.error("value", "must be one number when the claim is answered by a check and has no gate")
+    if claim.check and claim.gate is None and not _is_number(claim.value) and not _is_numbers(claim.value):
+        raise table.error(
+            "value", "must be one number, or a list of them, when the claim is answered by a check and has no gate"
+        )
     table.finish()
     return claim
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(_is_number(each) for each in value)
 
 
 def _claim_value(table: Table) -> Any:

@@ -11,6 +11,7 @@ from pytest_npuconf.gates import Role, Sense
 
 KINDS = ("model", "stand-in")
 BETTER = ("higher", "lower", "equal")
+ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,39 @@ class Waiver:
 
 
 @dataclass(frozen=True)
+class Message:
+    """One message of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A documented conversation and what its greedy answer must hold; every expectation that is given must be met.
+
+    ``contains``: all of these; ``contains_any``: one of these; ``number``: the answer's last number; ``code``: Python
+    source whose one function the answer's code must define alike; ``code_function``: the name of a function that it must
+    define. Code is parsed, never executed.
+    """
+
+    name: str
+    messages: tuple[Message, ...]
+    max_new_tokens: int
+    thinking: bool = True
+    contains: tuple[str, ...] = ()
+    contains_any: tuple[str, ...] = ()
+    number: float | None = None
+    code: str = ""
+    code_function: str = ""
+
+    @property
+    def expects(self) -> bool:
+        """Whether anything is expected of the answer."""
+        return bool(self.contains or self.contains_any or self.number is not None or self.code or self.code_function)
+
+
+@dataclass(frozen=True)
 class Card:
     """One model: identity, expected config, prompts, claims, gates, waivers."""
 
@@ -108,11 +142,19 @@ class Card:
     probes: tuple[TokenProbe, ...] = ()
     precisions: tuple[str, ...] = ("float32", "bfloat16")
     logits_prompts: tuple[Prompt, ...] = ()
+    hidden_inputs: tuple[Prompt, ...] = ()
     perplexity_texts: tuple[Prompt, ...] = ()
+    hidden_layers: tuple[str, ...] = ()
     required: dict[str, tuple[str, ...]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     gates: dict[str, GateOverride] = field(default_factory=dict)
     waivers: tuple[Waiver, ...] = ()
+    generation_config: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+    files: tuple[str, ...] = ()
+    minimum: dict[str, str | float] = field(default_factory=dict)
+    samples: tuple[Sample, ...] = ()
+    samples_decide: bool = True
 
     @property
     def stand_in(self) -> bool:

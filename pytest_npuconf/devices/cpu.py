@@ -9,6 +9,14 @@ from typing import Any
 
 from pytest_npuconf.devices.base import Memory, import_torch
 
+NUMERIC_VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "OMP_NUM_THREADS",
+)
+
 
 class CpuDevice:
     """See :class:`pytest_npuconf.devices.base.Device`."""
@@ -33,6 +41,19 @@ class CpuDevice:
 
     def release(self) -> None:
         """The allocator gives memory back by itself."""
+
+    def settings(self) -> dict[str, str]:
+        """What moves the last digits of a computation here: instruction set, threads, matmul precision, oneDNN, and the
+        environment that overrides them."""
+        torch = import_torch()
+        named = {name: os.environ[name] for name in NUMERIC_VARIABLES if name in os.environ}
+        return {
+            "instruction_set": torch.backends.cpu.get_cpu_capability(),
+            "threads": str(torch.get_num_threads()),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "onednn": str(torch.backends.mkldnn.is_available()),
+            **named,
+        }
 
     def versions(self) -> dict[str, str]:
         return {}

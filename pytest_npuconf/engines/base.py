@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device
@@ -36,11 +36,37 @@ class Engine(Protocol):
     def forward(self, ids: Sequence[int]) -> Forward:
         """One pass over one sequence, no cache, batch 1."""
 
+    def hidden_states(self, ids: Sequence[int], layers: Sequence[str]) -> Mapping[str, Float32]:
+        """Outputs of the named modules of the decoder (``layers.0``, ``norm``) in one pass over one sequence, each of shape
+        ``(positions, channels)``, float32 on the host.
+
+        Raises:
+            EngineError: the model has no such module.
+        """
+
     def parameters(self) -> dict[str, tuple[str, str]]:
         """Dtype and device type of each floating-point parameter, as they are in the loaded model."""
 
     def close(self) -> None:
         """Give the model's memory back; idempotent."""
+
+
+@runtime_checkable
+class Chat(Protocol):
+    """What an engine offers on top of :class:`Engine` when it can answer through the model's chat template."""
+
+    def chat(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, thinking: bool) -> str:
+        """The greedy text after the template's prompt, at most ``max_new_tokens`` long and without the end of the turn.
+
+        It begins with ``<think>`` when the template itself opened the thought.
+
+        Args:
+            messages: each with ``role`` and ``content``.
+            thinking: given to the template as ``enable_thinking``.
+
+        Raises:
+            EngineError: the model has no chat template.
+        """
 
 
 class EngineFactory(Protocol):

@@ -6,13 +6,13 @@ import contextlib
 import functools
 import importlib.metadata
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device, import_torch
-from pytest_npuconf.errors import EngineError, WeightsError
+from pytest_npuconf.errors import EngineError, WeightsError, nearest
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
 from pytest_npuconf.weights.checkpoint import Checkpoint
@@ -84,6 +84,18 @@ class TransformersEngine:
             hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
         return StreamedForward(self, hidden, variant)
 
+    def hidden_states(
+        self, ids: Sequence[int], layers: Sequence[str], variant: Variant | None = None
+    ) -> dict[str, Float32]:
+        """See :meth:`pytest_npuconf.engines.base.Engine.hidden_states`."""
+        torch = import_torch()
+        decoder = _decoder(self.model)
+        tokens = torch.tensor([list(ids)], device=self.device.torch_device())
+        found: dict[str, Float32] = {}
+        with torch.inference_mode(), _applied(variant, self.model), _listening(decoder, layers, found):
+            decoder(input_ids=tokens, use_cache=False)
+        return found
+
     def head(self, hidden: Any, variant: Variant | None) -> Float32:
         """Logits of some hidden states, by the model's own forward with its decoder set aside, so that whatever a model
         does after its decoder (scaling, soft-capping) is done."""
@@ -93,6 +105,12 @@ class TransformersEngine:
             logits = self.model(input_ids=tokens, use_cache=False).logits
         array: Float32 = logits[0].float().cpu().numpy()
         return array
+
+    def chat(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, thinking: bool) -> str:
+        """See :meth:`pytest_npuconf.engines.base.Chat.chat`."""
+        from pytest_npuconf.engines.chat import generate
+
+        return generate(self.model, self.tokenizer, messages, max_new_tokens, thinking)
 
     def parameters(self) -> dict[str, tuple[str, str]]:
         """Dtype and device type of each floating-point parameter, but for those that the architecture itself keeps in
@@ -153,13 +171,39 @@ def _decoder_returning(model: Any, hidden: Any) -> Iterator[None]:
         del decoder.forward
 
 
+@contextlib.contextmanager
+def _listening(decoder: Any, layers: Sequence[str], found: dict[str, Float32]) -> Iterator[None]:
+    """Copies the outputs of the named modules into ``found`` while the decoder runs."""
+
+    def hook(name: str) -> Any:
+        def keep(_module: Any, _inputs: Any, output: Any) -> None:
+            states = output[0] if isinstance(output, tuple) else output
+            found[name] = states[0].float().cpu().numpy()
+
+        return keep
+
+    modules = dict(decoder.named_modules())
+    unknown = [name for name in layers if name not in modules]
+    if unknown:
+        raise EngineError(
+            f"{type(decoder).__name__} has no module {unknown[0]!r}{nearest(unknown[0], list(modules))}",
+            mend="name modules of the decoder under [prompts] layers in the card",
+        )
+    handles = [modules[name].register_forward_hook(hook(name)) for name in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _load_model(checkpoint: Checkpoint, device: Device, dtype: str, trust_remote_code: bool) -> Any:
     torch = import_torch()
     import transformers
 
     options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
     folder = str(checkpoint.folder)
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             model, info = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
@@ -188,7 +232,7 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
     """
     import transformers
 
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             return transformers.AutoTokenizer.from_pretrained(
                 str(checkpoint.folder), local_files_only=True, trust_remote_code=trust_remote_code
@@ -207,7 +251,7 @@ def tokenize(tokenizer: Any, text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """No progress bars on the terminal while loading: the run prints its own progress."""
     from transformers.utils import logging as hf_logging
 

@@ -9,20 +9,28 @@ import numpy as np
 
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.metrics.arrays import Float64, as_float32, require_finite, require_matching
+from pytest_npuconf.metrics.logits import ACTIVE, REL_EPS
 
 
 @dataclass(frozen=True)
 class HiddenRows:
     """One value per position, shape ``(positions,)``, and one per channel, shape ``(channels,)``.
 
-    rel_l2 and cosine as for logits; mae = mean |c-r|; rmse; channel_rel = ||c-r||2 / ||r||2 of each channel over
-    positions, because one dead channel drowns in every mean.
+    rel_l2 and cosine as for logits; mae = mean |c-r|; rmse; mean_rel and max_rel = mean and max of |c-r| / max(|r|, eps);
+    active_rel, the mean where |r| > 1e-3; within_1e3 and within_5e3, the share of elements with relative error inside 1e-3
+    and 5e-3; channel_rel = ||c-r||2 / ||r||2 of each channel over positions, because one dead channel drowns in every
+    mean.
     """
 
     rel_l2: Float64
     cosine: Float64
     mae: Float64
     rmse: Float64
+    mean_rel: Float64
+    max_rel: Float64
+    active_rel: Float64
+    within_1e3: Float64
+    within_5e3: Float64
     channel_rel: Float64
 
 
@@ -50,10 +58,20 @@ def compare_hidden(candidate: Any, reference: Any) -> HiddenRows:
     channel_norm = np.linalg.norm(r, axis=0)
     live = channel_norm[channel_norm > 0]
     floor = float(np.median(live)) * 1e-6  # a dead reference channel has no relative error of its own
+    relative = np.abs(difference) / np.maximum(np.abs(r), REL_EPS)
+    active = np.abs(r) > ACTIVE
+    count = active.sum(axis=1)
+    mean_rel = relative.mean(axis=1)
     return HiddenRows(
         rel_l2=np.linalg.norm(difference, axis=1) / norm,
         cosine=cosine,
         mae=np.abs(difference).mean(axis=1),
         rmse=np.sqrt((difference**2).mean(axis=1)),
+        mean_rel=mean_rel,
+        max_rel=relative.max(axis=1),
+        # nothing active: every element is near zero, so the relative error of all of them stands in
+        active_rel=np.where(count > 0, (relative * active).sum(axis=1) / np.maximum(count, 1), mean_rel),
+        within_1e3=(relative <= 1e-3).mean(axis=1),
+        within_5e3=(relative <= 5e-3).mean(axis=1),
         channel_rel=np.linalg.norm(difference, axis=0) / np.maximum(channel_norm, floor),
     )

@@ -21,6 +21,8 @@ ACTIVE = 1e-3  # Huawei's "active" elements: relative error below this magnitude
 REL_EPS = 1e-12
 # below this, exp(x) - 1 - x loses its digits in float64 and three terms of its series are exact to 1e-12
 SERIES = 1e-3
+MOST_RELATIVE = np.float32(1e30)
+FAR = 1e6  # beyond this, E[d] + KL has no digits left for the difference of two logarithms
 OVERFLOW = 700.0  # exp overflows float64 at 709
 
 
@@ -69,14 +71,15 @@ class RoundingRows(Rows):
 class LogitRows(Rows):
     """One value per position, shape ``(positions,)``; made by :func:`compare_logits`.
 
-    kl, rel_l2 and top2_shift as in :class:`RoundingRows`; cosine; mean_rel = mean(|c-r| / max(|r|, eps)); active_rel, the
-    same where |r| > 1e-3; within_1e3 and within_5e3, the share of elements with relative error inside 1e-3 and 5e-3;
-    reference_top1, candidate_top1, ids; gap, the reference's logit of its own top-1 minus that of the candidate's top-1
-    (0 when they agree); top_overlap = |A ∩ B| / k; lse_shift, log-normaliser of the candidate minus the reference's.
+    kl, rel_l2 and top2_shift as in :class:`RoundingRows`; cosine; mae = mean(|c-r|); mean_rel = mean(|c-r| / max(|r|, eps));
+    active_rel, the same where |r| > 1e-3; within_1e3 and within_5e3, the share of elements with relative error inside 1e-3
+    and 5e-3; reference_top1, candidate_top1, ids; gap, the reference's logit of its own top-1 minus that of the candidate's
+    top-1 (0 when they agree); top_overlap = |A ∩ B| / k; lse_shift, log-normaliser of the candidate minus the reference's.
     """
 
     cosine: Float64
     rel_l2: Float64
+    mae: Float64
     mean_rel: Float64
     active_rel: Float64
     within_1e3: Float64
@@ -115,8 +118,21 @@ class ReferenceRows:
         self.probability: Float64 = weights / total
         self.logsumexp: Float64 = (peak + np.log(total))[:, 0]
         self.norm: Float64 = np.sqrt(np.einsum("ij,ij->i", self.wide, self.wide))
-        self.top = _top_ids(rows, min(max(top_k, 2), rows.shape[1]))
+        self.top = best_ids(rows, min(max(top_k, 2), rows.shape[1]))
         self.top_k = min(top_k, rows.shape[1])
+
+    def compare(self, candidate: Any) -> LogitRows:
+        """:func:`compare_logits` against these rows."""
+        return compare_logits(candidate, self)
+
+    def compare_rounding(self, candidate: Any) -> RoundingRows:
+        """:func:`compare_rounding` against these rows."""
+        return compare_rounding(candidate, self)
+
+    def target_logits(self, targets: Any) -> Float64:
+        """Logits of ``targets``, ids of shape ``(targets,)``, at most one for each position."""
+        ids = _targets(targets, (len(targets), self.rows.shape[1]))
+        return self.wide[np.arange(ids.size), ids]
 
     def nll(self, targets: Any) -> Float64:
         """Negative log-likelihood in nats of ``targets``, ids of shape ``(positions,)``."""
@@ -137,7 +153,7 @@ def _targets(targets: Any, shape: tuple[int, ...]) -> NDArray[np.int64]:
     return ids
 
 
-def _top_ids(rows: Float32, k: int) -> NDArray[np.int64]:
+def best_ids(rows: Float32, k: int) -> NDArray[np.int64]:
     """Ids of the k largest, best first; ties go to the lower id, as argmax does."""
     if k >= rows.shape[1]:
         return np.argsort(-rows, axis=1, kind="stable")[:, :k]
@@ -196,12 +212,13 @@ def compare_logits(candidate: Any, reference: Any, *, top_k: int = 5) -> LogitRo
     kl, mean = _kl_and_mean(ref, wide, difference)
     dot = np.einsum("ij,ij->i", wide, ref.wide)
     norm = np.sqrt(np.einsum("ij,ij->i", wide, wide))
-    top = _top_ids(cand, ref.top_k)
+    top = best_ids(cand, ref.top_k)
     here = np.arange(cand.shape[0])
     best = ref.top[:, 0]
     return LogitRows(
         cosine=_cosine(dot, norm, ref.norm),
         rel_l2=_rel_l2(difference, ref.norm),
+        mae=np.abs(difference).mean(axis=1),
         **_relative(difference, ref.rows),
         kl=kl,
         reference_top1=best,
@@ -209,7 +226,7 @@ def compare_logits(candidate: Any, reference: Any, *, top_k: int = 5) -> LogitRo
         gap=ref.wide[here, best] - ref.wide[here, top[:, 0]],
         top2_shift=_top2_shift(difference, ref),
         top_overlap=_overlap(top, ref.top[:, : ref.top_k]),
-        lse_shift=mean + kl,
+        lse_shift=_lse_shift(ref, wide, mean, kl),
     )
 
 
@@ -218,6 +235,15 @@ def compare_rounding(candidate: Any, reference: ReferenceRows) -> RoundingRows:
     _, wide, difference = _subtract(candidate, reference)
     kl, _ = _kl_and_mean(reference, wide, difference)
     return RoundingRows(kl, _rel_l2(difference, reference.norm), _top2_shift(difference, reference))
+
+
+def _lse_shift(ref: ReferenceRows, candidate: Float64, mean: Float64, kl: Float64) -> Float64:
+    """``LSE(c) - LSE(r) = E_r[d] + KL``, exact where both are small; the textbook difference where they are not."""
+    shift = mean + kl
+    far = np.abs(mean) > FAR
+    if far.any():
+        shift[far] = _logsumexp(candidate[far]) - ref.logsumexp[far]
+    return shift
 
 
 def _subtract(candidate: Any, ref: ReferenceRows) -> tuple[Float32, Float64, Float64]:
@@ -253,7 +279,9 @@ def _rel_l2(difference: Float64, reference_norm: Float64) -> Float64:
 def _relative(difference: Float64, reference: Float32) -> dict[str, Float64]:
     """Element by element in float32 (these are figures of 1e-3), summed in float64."""
     magnitude = np.abs(reference)
-    relative = np.abs(difference.astype(np.float32)) / np.maximum(magnitude, np.float32(REL_EPS))
+    with np.errstate(over="ignore"):  # a word that only the candidate masks, with float32's lowest
+        relative = np.abs(difference.astype(np.float32)) / np.maximum(magnitude, np.float32(REL_EPS))
+    relative = np.minimum(relative, MOST_RELATIVE)
     active = magnitude > ACTIVE
     count = active.sum(axis=1)
     mean = relative.mean(axis=1, dtype=np.float64)

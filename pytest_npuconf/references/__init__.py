@@ -1,1 +1,1 @@
-"""References: the same weights computed in float32 on the CPU, live; stored ones follow."""
+"""References: the same weights in float32 on the CPU, computed live or stored, and the rules of what may be compared."""

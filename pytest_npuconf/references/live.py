@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
-from pytest_npuconf.comparison import Document
+from pytest_npuconf.comparison import Noise
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.devices.cpu import CpuDevice
+from pytest_npuconf.documents import Document
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.engines.transformers_engine import StreamedForward, TransformersEngine, Variant
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
+from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
@@ -21,9 +23,17 @@ class LiveReference:
     """Reference and yardstick of one checkpoint. Engines are loaded on first use; each pass is made once and kept as
     hidden states (positions x channels), from which logits are made on demand."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings, progress: Progress) -> None:
+    source = "live"
+    engine_name = "transformers"
+
+    def __init__(
+        self, checkpoint: Checkpoint, settings: Settings, progress: Progress, layers: Sequence[str] = ()
+    ) -> None:
+        """``layers``: names of the decoder's modules whose outputs are compared as hidden states."""
         self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
         self._engines: dict[str, TransformersEngine] = {}
+        self._layers = tuple(layers)
+        self._kept_states: dict[tuple[str, str, tuple[int, ...]], Mapping[str, Float32]] = {}
         self._passes: dict[tuple[str, str, tuple[int, ...]], StreamedForward] = {}
 
     def forward(self, pair: Precision, document: Document) -> Forward:
@@ -39,6 +49,26 @@ class LiveReference:
 
         return {variant.name: member(variant) for variant in YARDSTICK}
 
+    def noise(self, pair: Precision) -> Noise | None:
+        """None: it follows from the yardstick's members."""
+        return None
+
+    def hidden_states(self, document: Document) -> Mapping[str, Float32]:
+        """The float32 states of the named layers for one document."""
+        return self._states("float32", document, None)
+
+    def hidden_yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Mapping[str, Float32]]]:
+        """The same of the yardstick's members at the candidate's dtype, by name."""
+
+        def member(variant: Variant) -> Callable[[Document], Mapping[str, Float32]]:
+            return lambda document: self._states(pair.candidate, document, variant)
+
+        return {variant.name: member(variant) for variant in YARDSTICK}
+
+    def hidden_noise(self, pair: Precision) -> Mapping[str, Float64] | None:
+        """None: it follows from the members."""
+        return None
+
     def engine(self, dtype: str) -> TransformersEngine:
         """The reference model at one dtype, on the CPU."""
         if dtype not in self._engines:
@@ -49,6 +79,11 @@ class LiveReference:
             )
         return self._engines[dtype]
 
+    @property
+    def used(self) -> bool:
+        """Whether anything was computed."""
+        return bool(self._engines)
+
     def estimate_seconds(self, tokens: int, passes: int) -> float:
         """Time of ``passes`` over ``tokens``: 2 FLOP per parameter and token at the speed of a probe matmul here."""
         return 2.0 * self._checkpoint.parameters * tokens * passes / _flops()
@@ -56,6 +91,7 @@ class LiveReference:
     def close(self) -> None:
         """Release every engine and pass."""
         self._passes.clear()
+        self._kept_states.clear()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
@@ -65,6 +101,12 @@ class LiveReference:
         if key not in self._passes:
             self._passes[key] = self.engine(dtype).forward(document.ids, variant)
         return self._passes[key]
+
+    def _states(self, dtype: str, document: Document, variant: Variant | None) -> Mapping[str, Float32]:
+        key = (dtype, variant.name if variant else "", document.ids)
+        if key not in self._kept_states:
+            self._kept_states[key] = self.engine(dtype).hidden_states(document.ids, self._layers, variant)
+        return self._kept_states[key]
 
 
 def _flops() -> float:

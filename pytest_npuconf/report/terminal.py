@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytest_npuconf.conformance import Closing, Status
 from pytest_npuconf.faults.base import Fault
-from pytest_npuconf.gates import format_number
+from pytest_npuconf.gates import Role, format_number
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.records import Record
 
@@ -39,22 +40,28 @@ def where(plan: Plan, model: str) -> str:
     return text + (f" [{', '.join(labels)}]" if labels else "")
 
 
-def summary(reporter: Any, plan: Plan, records: list[Record], closings: list[Closing], claims: str) -> None:
-    """A line per check, worst first, then the closing lines."""
-    if not records and not closings:
+def summary(
+    reporter: Any, plan: Plan, records: list[Record], closings: list[Closing], claims: str, more: Sequence[str] = ()
+) -> None:
+    """A line per check, worst first, ``more`` lines about files, then the closing lines."""
+    if not records and not closings and not more:
         return
     reporter.section("npuconf", "=")
     for model in dict.fromkeys(record["model"] for record in records):
         mine = sorted((r for r in records if r["model"] == model), key=_urgency)
         if model:
-            reporter.write_line(f"{where(plan, model)}; reference {plan.facts.get('reference', '')}")
+            reporter.write_line(f"{where(plan, model)}; reference {plan.source(model)}")
         width = max(len(r["check"]) for r in mine)
         for record in mine:
             word, line = check_line(record, width)
             reporter.write(f"  {word:<12}", **_COLOURS.get(record["verdict"], {}))
             reporter.write_line(f" {line}")
+            for place in _undecided(record):
+                reporter.write_line(f"  {'':<12} {'':<{width}}  {place}")
             for claim in record["claims"]:
                 reporter.write_line(f"  {'':<12} {'':<{width}}  {claim_line(claim)}")
+    for line in more:
+        reporter.write_line(line)
     if plan.settings.results is not None:
         reporter.write_line(f"results: {plan.settings.results}")
     for closing in closings:
@@ -101,9 +108,20 @@ def check_line(record: Record, width: int) -> tuple[str, str]:
 
 def claim_line(claim: Record) -> str:
     """``claim logits.cosine: not reproduced, measured 0.99971, documented gate > 0.9999``."""
-    measured = "unusable output" if claim["measured"] is None else f"measured {format_number(claim['measured'])}"
+    measured = "unusable output" if claim["measured"] is None else f"measured {_numbers(claim['measured'])}"
     gate = f", documented gate {claim['gate_stated']}" if claim["gate_stated"] else ""
     return f"claim {claim['id']}: {claim['standing']}, {measured}{gate}"
+
+
+def _numbers(measured: float | list[float]) -> str:
+    return " ".join(map(format_number, measured)) if isinstance(measured, list) else format_number(measured)
+
+
+def _undecided(record: Record) -> list[str]:
+    """The worst places of a failed check that decides nothing: no failing test tells them."""
+    if record["verdict"] != "fail" or record["role"] != Role.CLAIM.value:
+        return []
+    return [f"{row['place']}: {row['detail'] or format_number(row['value'])}" for row in record["rows"][:3]]
 
 
 def not_written(reason: str) -> Closing:

@@ -6,28 +6,50 @@ import json
 import math
 import operator
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.errors import WeightsError
 
 CONFIG = "config.json"
+GENERATION = "generation_config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _HEADER_LIMIT = 100_000_000  # safetensors' own limit on the header's length
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "tok_embeddings.weight")
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor as its file's header has it: ``dtype`` in safetensors' spelling (``BF16``), ``file`` by name."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file: str
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """``folder`` with its parsed ``config``; ``parameters`` as stored (tied weights counted once), ``stored_bytes``."""
+    """``folder`` with its parsed ``config``; ``parameters`` and ``stored_bytes`` as the headers and files have them.
+
+    ``tensors`` maps every stored name to its shape and dtype, ``files`` each weight file's name to its bytes.
+    """
 
     folder: Path
     config: dict[str, Any]
     parameters: int
     stored_bytes: int
     origin: str
+    tensors: Mapping[str, StoredTensor] = field(default_factory=dict)
+    files: Mapping[str, int] = field(default_factory=dict)
 
     def config_value(self, key: str) -> Any:
         """A value of config.json. transformers 5 writes ``rope_theta`` inside ``rope_parameters``: both are read."""
@@ -35,6 +57,22 @@ class Checkpoint:
             return self.config[key]
         rope = self.config.get("rope_parameters")
         return rope.get(key) if isinstance(rope, dict) else None
+
+    def vocabulary(self) -> int | None:
+        """Words that the model can take: of config.json and the stored embedding the greater, because which of the two is
+        wrong is the check ``model.weights``' to say, and no fault of the tokenizer. None when neither tells."""
+        rows = [t.shape[0] for name, t in self.tensors.items() if name.endswith(_EMBEDDINGS) and t.shape]
+        stated = self.config_value("vocab_size")
+        return max([*rows, *([stated] if isinstance(stated, int) else [])], default=None)
+
+    def generation_config(self) -> dict[str, Any] | None:
+        """The parsed generation_config.json, None when the folder has none.
+
+        Raises:
+            WeightsError: it is not JSON.
+        """
+        path = self.folder / GENERATION
+        return read_json(path, "get the file again from where the weights came") if path.is_file() else None
 
 
 def read_checkpoint(folder: Path, origin: str, mend: str) -> Checkpoint:
@@ -47,24 +85,31 @@ def read_checkpoint(folder: Path, origin: str, mend: str) -> Checkpoint:
     config = _config(folder, mend)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise WeightsError(f"{folder}: no tokenizer (looked for {', '.join(TOKENIZERS)})", mend=mend)
-    parameters = total = 0
+    tensors: dict[str, StoredTensor] = {}
+    files: dict[str, int] = {}
     for shard in _shards(folder, mend):
-        count, size = _read_header(shard, mend)
-        parameters, total = parameters + count, total + size
-    return Checkpoint(folder, config, parameters, total, origin)
+        tensors |= _read_header(shard, mend)
+        files[shard.name] = shard.stat().st_size
+    parameters = sum(tensor.elements for tensor in tensors.values())
+    return Checkpoint(folder, config, parameters, sum(files.values()), origin, tensors, files)
 
 
 def _config(folder: Path, mend: str) -> dict[str, Any]:
     path = folder / CONFIG
     if not path.is_file():
         raise WeightsError(f"{folder}: {CONFIG} is missing", mend=mend)
-    return _json(path, mend)
+    return read_json(path, mend)
 
 
-def _json(path: Path, mend: str) -> dict[str, Any]:
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """A JSON object of the checkpoint.
+
+    Raises:
+        WeightsError: unreadable, or no object.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: not JSON: {error}", mend=mend) from error
     if not isinstance(data, dict):
         raise WeightsError(f"{path}: holds {type(data).__name__}, not an object", mend=mend)
@@ -73,7 +118,7 @@ def _json(path: Path, mend: str) -> dict[str, Any]:
 
 def _shards(folder: Path, mend: str) -> list[Path]:
     if (folder / INDEX).is_file():
-        mapping = _json(folder / INDEX, mend).get("weight_map")
+        mapping = read_json(folder / INDEX, mend).get("weight_map")
         if not isinstance(mapping, dict) or not all(isinstance(name, str) for name in mapping.values()):
             raise WeightsError(f"{folder / INDEX}: weight_map does not map weights to files", mend=mend)
         names = sorted(set(mapping.values()))
@@ -94,8 +139,8 @@ def _shards(folder: Path, mend: str) -> list[Path]:
     raise WeightsError(f"{folder}: no weights (looked for {SINGLE} and {INDEX})", mend=mend)
 
 
-def _read_header(path: Path, mend: str) -> tuple[int, int]:
-    """Number of parameters and bytes of one safetensors file (format: https://github.com/huggingface/safetensors)."""
+def _read_header(path: Path, mend: str) -> dict[str, StoredTensor]:
+    """The tensors of one whole safetensors file (format: https://github.com/huggingface/safetensors)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
@@ -106,13 +151,17 @@ def _read_header(path: Path, mend: str) -> tuple[int, int]:
             )
         try:
             header = json.loads(file.read(length))
-            tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-            parameters = sum(math.prod(map(operator.index, entry["shape"])) for entry in tensors)
-            promised = 8 + length + max((operator.index(entry["data_offsets"][1]) for entry in tensors), default=0)
+            entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+            tensors = {
+                name: StoredTensor(tuple(map(operator.index, entry["shape"])), str(entry["dtype"]), path.name)
+                for name, entry in entries.items()
+            }
+            ends = [operator.index(entry["data_offsets"][1]) for entry in entries.values()]
+            promised = 8 + length + max(ends, default=0)
         except (ValueError, AttributeError, TypeError, KeyError, IndexError) as error:
             raise WeightsError(
                 f"{path}: not a safetensors header: {type(error).__name__}: {error}", mend=mend
             ) from error
     if size < promised:
         raise WeightsError(f"{path}: truncated: its header promises {promised} bytes, the file has {size}", mend=mend)
-    return parameters, size
+    return tensors

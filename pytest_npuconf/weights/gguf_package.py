@@ -21,7 +21,14 @@ from filelock import FileLock
 from pytest_npuconf.cards.schema import Card, WeightsSource
 from pytest_npuconf.errors import WeightsError
 
-CONVERTER = 1  # part of the cache's key: raise it when the conversion changes what it writes
+CONVERTER = 2  # part of the cache's key: raise it when the conversion changes what it writes
+# what a model is: the rest of a config.json is each transformers version's own defaults, and would make references of one
+# version incomparable with another's
+CONFIG_KEYS = (
+    "architectures", "attention_bias", "head_dim", "hidden_act", "hidden_size", "intermediate_size",
+    "max_position_embeddings", "mlp_bias", "model_type", "num_attention_heads", "num_hidden_layers", "num_key_value_heads",
+    "rms_norm_eps", "tie_word_embeddings", "vocab_size",
+)  # fmt: skip
 LLAMA_CPP_PRE_TOKENIZERS = ("smollm",)  # the names of llama.cpp's pre-tokenizers that are known here
 
 
@@ -137,10 +144,11 @@ def _write_weights(path: Path, folder: Path) -> None:
 
 def _write_config(folder: Path, metadata: dict[str, Any]) -> None:
     path = folder / "config.json"
-    config = json.loads(path.read_text())
-    rope = config.pop("rope_parameters", None) or {}
+    written = json.loads(path.read_text())
+    rope = written.get("rope_parameters") or {}
+    config = {key: written[key] for key in CONFIG_KEYS}
     architecture = metadata["general.architecture"]
-    config["rope_theta"] = rope.get("rope_theta", config.get("rope_theta"))
+    config["rope_theta"] = rope.get("rope_theta", written.get("rope_theta"))
     if config["rope_theta"] != metadata[f"{architecture}.rope.freq_base"]:
         raise WeightsError(f"{path}: rope_theta {config['rope_theta']} is not the file's own")
     ids = {name: metadata[f"tokenizer.ggml.{key}_token_id"] for name, key in _SPECIAL.items()}

@@ -28,6 +28,9 @@ def main() -> None:
         "smollm2-135m-instruct",
         "--npuconf-precision",
         "bfloat16",
+        "--npuconf-reference",
+        "live",
+        "npuconf/precision",
     ]
     sides = {"suite": [sys.executable, "-m", *suite], "loop": [sys.executable, "-m", "tests.benchmarks.bare_loop"]}
     seconds: dict[str, list[float]] = {side: [] for side in sides}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from pytest_npuconf.cards import Card
+from pytest_npuconf.checks import required_ids
+
 PROMPTS = [f"The {word} of the house is old and the door is {word}" for word in ("roof", "wall", "floor", "window")]
 TEXTS = [
     f"Chapter {n}. In the year {1800 + 7 * n} the river rose by {n} feet, and {n + 2} boats were lost near the {place}."
@@ -64,6 +67,12 @@ def card_text(weights: Path, *, more: str = "", prompts: str | None = None) -> s
         f'name = "tiny"\nkind = "stand-in"\n[weights]\npath = "{weights}"\n'
         f"[config]\nhidden_size = 64\nnum_hidden_layers = 4\n{shipped if prompts is None else prompts}{more}"
     )
+
+
+def required_of_tiny(*precisions: str) -> int:
+    """How many checks are required of the card of :func:`card_text`."""
+    card = Card("tiny", Path("card.toml"), config={"hidden_size": 64})
+    return len(required_ids(card, "transformers", precisions or ("float32",)))
 
 
 @pytest.fixture

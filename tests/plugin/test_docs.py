@@ -46,6 +46,15 @@ def test_options_page_names_every_option_and_variable():
         assert f"`{name}" in page
 
 
+def test_baselines_page_has_the_errors_of_the_shipped_references():
+    from tests.benchmarks.compact_form import table
+
+    lines = table()
+    assert len(lines) >= 2 + 4  # two models at two dtypes
+    page = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    assert "\n".join(lines) in page
+
+
 def test_readme_names_every_check():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in readme for name in CHECKS)

@@ -8,8 +8,13 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
+from pytest_npuconf.cards import find_card
+from pytest_npuconf.checks import CHECKS
 from pytest_npuconf.report.results import schema
+from tests.plugin.conftest import required_of_tiny
 
+EVERY = required_of_tiny()  # at float32
+WITHOUT_ENGINE = 3  # model.config, model.weights and model.parameters judge files
 MODEL = ("--model", "card.toml")
 FLOAT32 = (*MODEL, "--npuconf-precision", "float32")
 
@@ -17,6 +22,7 @@ FLOAT32 = (*MODEL, "--npuconf-precision", "float32")
 def test_clean_run_is_conformant_and_says_on_what(run):
     result = run(*MODEL)
     assert result.ret == 0
+    both = required_of_tiny("float32", "bfloat16")
     result.stdout.fnmatch_lines(
         [
             "npuconf: tiny (tiny)  [[]CPU, STAND-IN[]]",
@@ -25,7 +31,7 @@ def test_clean_run_is_conformant_and_says_on_what(run):
             "*engine: transformers, reference: cpu float32 (live)",
             "*versions: npuconf *, torch *, transformers *",
             "*pass *kl.noise_ratio.bf16_fp32 *gate <= 1.5*% left*required",
-            "CONFORMANT: tiny on cpu, float32+bfloat16, transformers [[]CPU, STAND-IN[]]: 18 of 18 required checks passed",
+            f"CONFORMANT: tiny on cpu, float32+bfloat16, transformers [[]CPU, STAND-IN[]]: {both} of {both} required checks passed",
             "CLAIMS: 0 reproduced, 0 not, 0 contradicted",
         ]
     )
@@ -124,13 +130,13 @@ def test_a_narrowed_run_is_a_subset_and_never_conformant(run, narrowing):
     result = run(*FLOAT32, *narrowing)
     assert result.ret != 0
     result.stdout.no_fnmatch_line("CONFORMANT*")
-    result.stdout.fnmatch_lines(["SUBSET: * of 6 required checks: tiny on cpu*"])
+    result.stdout.fnmatch_lines([f"SUBSET: * of {EVERY} required checks: tiny on cpu*"])
 
 
 def test_a_failing_subset_is_not_conformant(run):
     result = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", "-k", "rel_l2")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["NOT CONFORMANT: *(SUBSET: 1 of 6 required checks)"])
+    result.stdout.fnmatch_lines([f"NOT CONFORMANT: *(SUBSET: 1 of {EVERY} required checks)"])
 
 
 def test_the_printed_next_command_repeats_the_failure(run):
@@ -141,7 +147,7 @@ def test_the_printed_next_command_repeats_the_failure(run):
     words = shlex.split(line.partition("next:")[2])
     again = run(*words[1:])
     again.stdout.fnmatch_lines(
-        ["NOT CONFORMANT: *1 required check failed: logits.rel_l2.fp32_fp32 (SUBSET: 1 of 6 required checks)"]
+        [f"NOT CONFORMANT: *1 required check failed: logits.rel_l2.fp32_fp32 (SUBSET: 1 of {EVERY} required checks)"]
     )
 
 
@@ -197,19 +203,25 @@ def test_a_crash_leaves_the_run_incomplete(run, pytester):
     )
     result = run(*FLOAT32, "--npuconf-fault", "boom", "--npuconf-results", "r.json")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["INCOMPLETE: tiny *5 required checks did not run: *"])
-    assert len(json.loads((pytester.path / "r.json").read_text())["models"]["tiny"]["missing"]) == 5
+    result.stdout.fnmatch_lines([f"INCOMPLETE: tiny *{EVERY - WITHOUT_ENGINE} required checks did not run: *"])
+    assert (
+        len(json.loads((pytester.path / "r.json").read_text())["models"]["tiny"]["missing"]) == EVERY - WITHOUT_ENGINE
+    )
 
 
 def test_waived_failure_is_expected_and_strict(run):
     waiver = (
         '[[waivers]]\ncheck = "logits.rel_l2"\nreason = "known"\nlink = "https://example.org/1"\nexpires = 2999-01-01\n'
     )
-    both = waiver + waiver.replace("logits.rel_l2", "token.match")
-    failing = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", more=both)
+    caught = ("logits.rel_l2", "hidden.states", "token.match")
+    every = "".join(waiver.replace("logits.rel_l2", name) for name in caught)
+    failing = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", more=every)
     assert failing.ret == 0
     failing.stdout.fnmatch_lines(
-        ["*waived *logits.rel_l2.fp32_fp32*", "CONFORMANT: *4 of 6 *, 2 waived (logits.rel_l2.fp32_fp32, *"]
+        [
+            "*waived *logits.rel_l2.fp32_fp32*",
+            f"CONFORMANT: *{EVERY - 3} of {EVERY} *, 3 waived (logits.rel_l2.fp32_fp32, *",
+        ]
     )
     passing = run(*FLOAT32, more=waiver)
     assert passing.ret == 1
@@ -340,10 +352,12 @@ def test_the_ini_twins_work(run, pytester):
 
 
 def test_collect_only_needs_neither_device_nor_weights(run):
+    card = find_card("mem-agent")
+    cases = sum(len(check.ids(card.precisions)) for check in CHECKS.values() if check.given(card))
     result = run("--npu", "--model", "mem-agent", "--collect-only", "-q")
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["npuconf/precision/test_logits.py::test_finite[[]mem-agent-fp32_fp32[]]", "*24 tests collected*"]
+        ["npuconf/precision/test_logits.py::test_finite[[]mem-agent-fp32_fp32[]]", f"*{cases} tests collected*"]
     )
 
 
@@ -395,7 +409,7 @@ def test_a_mark_in_somebodys_own_file_makes_no_required_check(run, pytester):
     )
     result = run(*FLOAT32, *BREAK, "test_marked.py", "npuconf/precision/test_model.py::test_config")
     assert result.ret == 1
-    result.stdout.fnmatch_lines(["SUBSET: 1 of 6 required checks: *"])
+    result.stdout.fnmatch_lines([f"SUBSET: 1 of {EVERY} required checks: *"])
 
 
 def test_a_model_at_another_dtype_is_misplaced(run, pytester):
@@ -452,14 +466,14 @@ def test_a_card_that_moves_bounds_or_requires_less_says_so(run):
     result = run(*FLOAT32, more='[required]\ntransformers = ["logits.rel_l2", "logits.finite"]\n' + gate)
     assert result.ret == 0
     result.stdout.fnmatch_lines(
-        ["CONFORMANT: tiny *[[]CPU, STAND-IN, CARD BOUNDS 1, CARD REQUIRES 2 OF 6[]]: 2 of 2 *"]
+        [f"CONFORMANT: tiny *[[]CPU, STAND-IN, CARD BOUNDS 1, CARD REQUIRES 2 OF {EVERY}[]]: 2 of 2 *"]
     )
 
 
 def test_a_claims_gate_does_not_decide(run):
     result = run(*FLOAT32, "--npuconf-fault", "dead-weight-row", more='[required]\ntransformers = ["model.config"]\n')
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["*fail *logits.rel_l2.fp32_fp32 *claim", "CONFORMANT: *CARD REQUIRES 1 OF 6*"])
+    result.stdout.fnmatch_lines(["*fail *logits.rel_l2.fp32_fp32 *claim", f"CONFORMANT: *CARD REQUIRES 1 OF {EVERY}*"])
 
 
 def test_too_few_tokens_judge_nothing(run):
@@ -497,4 +511,4 @@ def test_strict_claims_and_the_closing_line_agree(run):
 def test_odd_settings_of_pytest_change_nothing(run, odd):
     result = run(*FLOAT32, *odd)
     assert result.ret == 0
-    result.stdout.fnmatch_lines(["CONFORMANT: *6 of 6 *"])
+    result.stdout.fnmatch_lines([f"CONFORMANT: *{EVERY} of {EVERY} *"])

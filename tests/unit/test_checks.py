@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_npuconf import thresholds
-from pytest_npuconf.cards.schema import Card, GateOverride
+from pytest_npuconf.cards.schema import Card, GateOverride, Sample
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.gates import Gate, Role, Sense
 from pytest_npuconf.locate import data_folder
@@ -13,6 +13,7 @@ FP32 = Precision("float32", "float32")
 BF16_FP32 = Precision("bfloat16", "float32")
 BF16_BF16 = Precision("bfloat16", "bfloat16")
 ALL = ("float32", "float16", "bfloat16")
+ONCE_A_DTYPE = ["hidden.states", "functional.samples"]  # against float32 only
 
 
 def card(tmp_path, **fields):
@@ -54,7 +55,7 @@ def test_the_kl_noise_ratio_does_not_run_at_float32():
         f"kl.noise_ratio.{pair}" for pair in ("fp16_fp32", "fp16_fp16", "bf16_fp32", "bf16_bf16")
     ]
     assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == ["kl.noise_ratio"]
-    assert all(check.runs_at(BF16_BF16) for check in CHECKS.values())
+    assert [name for name, check in CHECKS.items() if not check.runs_at(BF16_BF16)] == ONCE_A_DTYPE
 
 
 def test_known_names_are_all_names_and_all_ids_once():
@@ -92,8 +93,34 @@ def test_by_default_every_deciding_check_is_required(tmp_path):
     assert not [i for i in required if "fp16" in i]
 
 
-def test_the_config_is_required_only_of_a_card_that_states_one(tmp_path):
-    assert "model.config" not in required_ids(card(tmp_path), "transformers", ("float32",))
+@pytest.mark.parametrize(
+    ("check", "stated"),
+    [
+        ("model.config", {"config": {"a": 1}}),
+        ("model.generation_config", {"generation_config": {"a": 1}}),
+        ("model.files", {"files": ("a",)}),
+        ("functional.samples.fp32_fp32", {"samples": (Sample("s", (), 1, contains=("a",)),)}),
+    ],
+)
+def test_what_a_card_does_not_state_is_not_required_of_it(tmp_path, check, stated):
+    assert check not in required_ids(card(tmp_path), "transformers", ("float32",))
+    assert check in required_ids(card(tmp_path, **stated), "transformers", ("float32",))
+
+
+@pytest.mark.parametrize("check", ["model.weights", "model.parameters", "token.ids"])
+def test_what_needs_nothing_of_the_card_is_required_of_every_card(tmp_path, check):
+    assert check in required_ids(card(tmp_path), "transformers", ("float32",))
+
+
+def test_minimums_and_sizes_are_reported_and_not_required(tmp_path):
+    required = required_ids(card(tmp_path, minimum={"python": "3.10"}), "transformers", ALL)
+    assert not {"env.minimum", "model.weight_size"} & set(required)
+
+
+def test_every_need_is_a_field_of_the_card(tmp_path):
+    needs = {name: check.needs for name, check in CHECKS.items() if check.needs}
+    assert {"model.config", "model.files", "functional.samples", "env.minimum"} <= set(needs)
+    assert all(not check.given(card(tmp_path)) for check in CHECKS.values() if check.needs)
 
 
 def test_documented_criteria_that_are_unsound_are_not_required(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 from pytest_npuconf.cards.schema import Claim, ClaimGate
 from pytest_npuconf.claims import ClaimResult, Standing, evaluate
 from pytest_npuconf.gates import Measurement, Sense
+from pytest_npuconf.report.terminal import claim_line
 
 REPRODUCED, NOT, CONTRADICTED = Standing.REPRODUCED, Standing.NOT_REPRODUCED, Standing.CONTRADICTED
 NPU = {"device": "npu", "precision": "bfloat16"}
@@ -104,3 +105,45 @@ def test_an_unusable_measurement_reproduces_nothing_and_contradicts_nothing():
 def test_a_statistic_that_is_not_measured_is_an_error(data):
     with pytest.raises(KeyError):
         evaluate(claim(value=2.0), Measurement("m", 1.0, data=data), {})
+
+
+# ---------------------------------------------------------------- one number for each text
+
+LENGTHS = [7, 7, 6, 6, 9, 7, 10, 9]
+
+
+@pytest.mark.parametrize(
+    ("measured_value", "fields", "expected"),
+    [
+        (LENGTHS, {"value": LENGTHS}, REPRODUCED),
+        (tuple(LENGTHS), {"value": LENGTHS}, REPRODUCED),
+        ([7, 7, 6, 6, 9, 7, 10, 8], {"value": LENGTHS}, NOT),
+        ([7, 7, 6, 6, 9, 7, 10, 8], {"value": LENGTHS, "tolerance": 1}, REPRODUCED),
+        (LENGTHS[:-1], {"value": LENGTHS}, NOT),
+        ([*LENGTHS, 9], {"value": LENGTHS}, NOT),
+        (LENGTHS[::-1], {"value": LENGTHS}, NOT),
+        ([2.0, 3.0], {"value": [2.0, 2.0], "better": "higher"}, REPRODUCED),
+        ([2.0, 1.9], {"value": [2.0, 2.0], "better": "higher"}, NOT),
+        ([2.0, 1.9], {"value": [2.0, 2.0], "better": "lower"}, REPRODUCED),
+        (7.0, {"value": LENGTHS}, NOT),
+        (LENGTHS, {"value": 7}, NOT),
+        ([0.1, 0.2], {"gate": ClaimGate(Sense.AT_MOST, 0.2), "value": [0.0]}, REPRODUCED),
+        ([0.1, 0.3], {"gate": ClaimGate(Sense.AT_MOST, 0.2), "value": [0.0]}, NOT),
+    ],
+)
+def test_lists_are_compared_element_by_element(measured_value, fields, expected):
+    assert standing(measured_value, **fields) is expected
+
+
+def test_a_missed_list_contradicts_under_the_claims_own_conditions():
+    assert standing([7], NPU, value=[8], conditions=NPU) is CONTRADICTED
+
+
+def test_the_result_holds_the_whole_list():
+    assert evaluate(claim(value=LENGTHS), measured(tuple(LENGTHS)), {}).measured == [float(n) for n in LENGTHS]
+
+
+def test_a_missed_list_is_shown_in_full():
+    assert claim_line(
+        {"id": "c", "standing": "not reproduced", "measured": [7.0, 8.5], "gate_stated": ""}
+    ) == "claim c: not reproduced, measured 7 8.5"  # fmt: skip

@@ -100,9 +100,10 @@ def test_a_home_folder_of_nobody_is_refused_like_any_other_value():
 
 
 def test_reference():
-    assert [parse_reference(word) for word in ("auto", "live")] == ["auto", "live"]
-    with pytest.raises(ValueError, match="'stored' is not one of auto, live"):
-        parse_reference("stored")
+    words = ["auto", "stored", "live"]
+    assert [parse_reference(word) for word in words] == words
+    with pytest.raises(ValueError, match="'recorded' is not one of auto, stored, live"):
+        parse_reference("recorded")
 
 
 @pytest.mark.parametrize(
@@ -181,6 +182,7 @@ INI = {
     "baselines": ("/b", {"baselines": Path("/b")}),
     "results": ("/r", {"results": Path("/r")}),
     "fault": ("f", {"fault": "f"}),
+    "record": ("on", {"record": True}),
     "strict-claims": ("yes", {"strict_claims": True}),
     "trust-remote-code": ("1", {"trust_remote_code": True}),
 }
@@ -236,6 +238,22 @@ def test_environment_paths_are_absolute(read, monkeypatch, tmp_path):
     assert (settings.weights_root, settings.cache) == (tmp_path / "w", tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "environ", "problem"),
+    [
+        ([], {"CI": "true"}, "--npuconf-record: this is CI (CI=true)"),
+        (["--npuconf-fault", "nan-weight"], {}, "--npuconf-record with --npuconf-fault nan-weight"),
+        (["--npuconf-reference", "stored"], {}, "--npuconf-record needs a live reference"),
+    ],
+)
+def test_a_recording_that_would_be_an_accident_is_refused(read, arguments, environ, problem):
+    with pytest.raises(SettingsError) as caught:
+        read("--npuconf-record", *arguments, environ=environ)
+    assert caught.value.what.startswith(problem)
+    assert caught.value.mend
+    assert read("--npuconf-record", environ={"CI": "false"}).record
+
+
 def test_settings_are_frozen(read):
     with pytest.raises(dataclasses.FrozenInstanceError):
         read().device = "npu"
@@ -250,7 +268,7 @@ def test_settings_are_frozen(read):
         ("--npuconf-model", "a,,b", "an empty name in 'a,,b'"),
         ("--npuconf-device", " ", "it is empty"),
         ("--npuconf-precision", "fp8", "'fp8' is not one of float32"),
-        ("--npuconf-reference", "stored", "'stored' is not one of auto, live"),
+        ("--npuconf-reference", "recorded", "'recorded' is not one of auto, stored, live"),
         ("--npuconf-weights", " ", "it is empty"),
         ("--npuconf-engine", "", "it is empty"),
     ],

@@ -31,7 +31,8 @@ def measured(**fields):
 def recorded(measurement=None, gate=Gate("g", 1.5, reason="why", source="where"), claims=(), **more):  # noqa: B008
     measurement = measured() if measurement is None else measurement
     verdict = gate.judge(measurement) if gate is not None else None
-    place = {"model": "m", "precision": "bfloat16", "reference": "cpu float32", "facts": FACTS, "labels": ["CPU"]}
+    place = {"model": "m", "precision": "bfloat16", "reference": "cpu float32", "reference_source": "live"}
+    place |= {"facts": FACTS, "labels": ["CPU"]}
     return make_record("kl.noise_ratio.bf16_fp32", measurement, verdict, list(claims), **{**place, **more})
 
 
@@ -51,6 +52,7 @@ def test_everything_is_recorded():
         "engine": "transformers",
         "precision": "bfloat16",
         "reference": "cpu float32",
+        "reference_source": "live",
         "labels": ["CPU"],
         "metric": "kl.noise_ratio",
         "value": 2.0,
@@ -186,6 +188,7 @@ def test_properties_say_everything_as_text():
         "npuconf.device": "npu",
         "npuconf.precision": "bfloat16",
         "npuconf.reference": "cpu float32",
+        "npuconf.reference_source": "live",
         "npuconf.labels": "CPU,STAND-IN",
         "npuconf.worst": "text 2: 3.0",
         "npuconf.claims": "c: reproduced; c: contradicted",

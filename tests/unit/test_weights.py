@@ -10,7 +10,7 @@ from pytest_npuconf.cards.schema import Card, WeightsSource
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.options import Settings
 from pytest_npuconf.weights import gguf_package
-from pytest_npuconf.weights.checkpoint import Checkpoint, read_checkpoint
+from pytest_npuconf.weights.checkpoint import Checkpoint, StoredTensor, read_checkpoint
 from pytest_npuconf.weights.gguf_package import convert_package, package_file
 from pytest_npuconf.weights.search import find_weights, how_to_get
 
@@ -68,7 +68,9 @@ def refused(folder, problem):
 def test_parameters_are_counted_from_the_header(tmp_path):
     found = read(checkpoint(tmp_path))
     stored = (tmp_path / "model.safetensors").stat().st_size
-    assert found == Checkpoint(tmp_path, {"hidden_size": 8}, PARAMETERS, stored, "here")
+    tensors = {n: StoredTensor(tuple(shape), "F32", "model.safetensors") for n, shape in TENSORS.items()}
+    files = {"model.safetensors": stored}
+    assert found == Checkpoint(tmp_path, {"hidden_size": 8}, PARAMETERS, stored, "here", tensors, files)
 
 
 def test_a_header_without_metadata_is_as_good(tmp_path):
@@ -84,6 +86,11 @@ def test_shards_are_added_up_and_counted_once(tmp_path):
     )
     found = read(folder)
     assert (found.parameters, found.stored_bytes) == (12, sum(map(len, shards.values())))
+    assert {name: tensor.file for name, tensor in found.tensors.items()} == {
+        "a": "one.safetensors",
+        "b": "two.safetensors",
+    }
+    assert found.files == {name: len(content) for name, content in shards.items()}
 
 
 def test_the_index_decides_when_there_is_a_single_file_too(tmp_path):
@@ -118,6 +125,16 @@ def test_rope_theta_is_read_in_both_spellings(tmp_path, config, value):
 def test_a_config_value_that_is_false_is_not_missing(tmp_path):
     folder = checkpoint(tmp_path, config='{"tie_word_embeddings": false, "rope_parameters": {"x": 1}}')
     assert read(folder).config_value("tie_word_embeddings") is False
+
+
+def test_a_generation_config_is_read_when_there_is_one(tmp_path):
+    found = read(checkpoint(tmp_path))
+    assert found.generation_config() is None
+    (tmp_path / "generation_config.json").write_text('{"top_k": 20}')
+    assert found.generation_config() == {"top_k": 20}
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"generation_config\.json: not JSON: "):
+        found.generation_config()
 
 
 def test_a_missing_config_is_refused(tmp_path):

@@ -110,8 +110,15 @@ def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measuremen
 
 
 def cosine(comparison: Comparison) -> Measurement:
-    """Mean cosine over all positions of the prompts; the documents' figure (last position of each prompt) beside it."""
-    return _of_prompts("cosine.mean", comparison, "cosine")
+    """Mean cosine over all positions of the prompts; beside it the documents' figures: of the last position of each prompt,
+    and (with the mean absolute error) of the inputs, each over all its positions."""
+    measured = _of_prompts("cosine.mean", comparison, "cosine")
+    if inputs := comparison.of("hidden"):
+        measured.data.get("statistics", {}).update(
+            mean_inputs=float(np.mean([d.rows.cosine.mean() for d in inputs])),
+            mae_inputs=float(np.mean([d.rows.mae.mean() for d in inputs])),
+        )
+    return measured
 
 
 def top5(comparison: Comparison) -> Measurement:
@@ -205,39 +212,6 @@ def perplexity(comparison: Comparison) -> Measurement:
     nats = delta.estimate
     change = Estimate(relative_change(nats.value), relative_change(nats.low), relative_change(nats.high), nats.n)
     return _per_document(tuple(rows[:MAX_ROWS]), change, "ppl.relative_change", data=data)
-
-
-def misplaced(parameters: dict[str, tuple[str, str]], dtype: str, device: str) -> Measurement:
-    """Floating-point parameters of the candidate that are not at the dtype and on the device that was asked for.
-
-    Args:
-        parameters: name to (dtype, device type), as found in the loaded model.
-    """
-    wrong = [(name, found) for name, found in parameters.items() if found != (dtype, device)]
-    rows = [Row(name, 1.0, f"{found[0]} on {found[1]}, asked for {dtype} on {device}") for name, found in wrong]
-    return Measurement(
-        "parameters.misplaced", float(len(wrong)), n=len(parameters), of="parameters", rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(wrong)},
-    )  # fmt: skip
-
-
-def config_differences(expected: dict[str, Any], found: dict[str, Any]) -> Measurement:
-    """Values of the loaded config that are not the card's."""
-    rows = [
-        Row(key, 1.0, f"the card says {want!r}, the checkpoint {found.get(key)!r}")
-        for key, want in expected.items()
-        if not _same(want, found.get(key))
-    ]
-    return Measurement(
-        "config.differences", float(len(rows)), n=len(expected), of="values", rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(rows)},
-    )  # fmt: skip
-
-
-def _same(want: Any, found: Any) -> bool:
-    if isinstance(want, float) and isinstance(found, (int, float)):
-        return abs(want - found) <= 1e-6 * abs(want)  # 1e-05 is 9.999999747378752e-06 once a float32
-    return bool(want == found)
 
 
 def _logit_statistics(comparison: Comparison) -> dict[str, float]:

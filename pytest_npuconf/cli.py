@@ -1,0 +1,68 @@
+"""The command ``npuconf``: what is done outside a test run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_npuconf.errors import NpuconfError
+from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        return int(parsed.run(parsed) or 0)
+    except NpuconfError as error:
+        print(f"ERROR: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="npuconf", description="outside a test run: references taken from host to host"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    pack = commands.add_parser("pack", help="put the stored references of a model into one file")
+    pack.add_argument("model", metavar="MODEL|CARD", help="a card's name or path/to/card.toml")
+    pack.add_argument("file", metavar="FILE", type=parse_path, help="the pack to write, for example MODEL.npuconf")
+    pack.add_argument("--baselines", metavar="DIR", type=parse_path, help="the folder given to --npuconf-baselines")
+    pack.set_defaults(run=_pack)
+    install = commands.add_parser("install", help="install a pack, hash-checked; every later run finds it")
+    install.add_argument("file", metavar="FILE", type=parse_path, help="the pack")
+    install.add_argument(
+        "--into", metavar="DIR", type=parse_path, help="a folder for --npuconf-baselines, not the default"
+    )
+    install.set_defaults(run=_install)
+    return parser
+
+
+def _cache() -> Path:
+    return environment_path(os.environ, CACHE_VARIABLE) or parse_path(str(Settings.cache))
+
+
+def _pack(parsed: argparse.Namespace) -> None:
+    from pytest_npuconf.cards import find_card
+    from pytest_npuconf.references.choose import folders
+    from pytest_npuconf.references.packs import write_pack
+    from pytest_npuconf.references.store import stored_files
+
+    card = find_card(parsed.model, parsed.baselines)
+    settings = Settings(baselines=parsed.baselines, cache=_cache())
+    places = folders(card, settings)
+    folder = next((place for place in places if stored_files(place)), places[0])
+    pack = write_pack(folder, card.name, parsed.file)
+    print(f"{pack.path}: {len(pack.files)} files of {pack.model}, sha256 {pack.sha256}")
+
+
+def _install(parsed: argparse.Namespace) -> None:
+    from pytest_npuconf.references.packs import install_pack
+
+    pack, paths = install_pack(parsed.file, parsed.into or _cache() / "references")
+    print(f"{pack.path}: sha256 {pack.sha256}")
+    for path in paths:
+        print(f"installed {path}")

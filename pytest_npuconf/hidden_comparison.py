@@ -1,0 +1,88 @@
+"""Hidden states of candidate, reference and yardstick over the same inputs, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pytest_npuconf.comparison import NonFinite
+from pytest_npuconf.documents import Document
+from pytest_npuconf.errors import NonFiniteError
+from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.metrics.hidden import HiddenRows, compare_hidden
+
+FINAL = "norm"  # the final normed hidden state, which the documents compare
+States = Mapping[str, Float32]
+
+
+@dataclass(frozen=True)
+class HiddenComparison:
+    """``rows[layer]`` has one entry for each of ``documents``; ``noise[layer]``, shape ``(documents,)``, is what rounding
+    alone costs: the sum over positions of rel_l2, mean over the yardstick's members. With ``non_finite`` places, only the
+    documents without them are there."""
+
+    documents: tuple[Document, ...]
+    rows: Mapping[str, tuple[HiddenRows, ...]]
+    noise: Mapping[str, Float64]
+    non_finite: tuple[NonFinite, ...] = ()
+
+    @property
+    def positions(self) -> int:
+        """Positions of all documents that were compared."""
+        return sum(len(d.ids) for d in self.documents)
+
+
+def compare_hidden_states(
+    documents: Sequence[Document],
+    layers: Sequence[str],
+    candidate: Callable[[Document], States],
+    reference: Callable[[Document], States],
+    yardstick: Mapping[str, Callable[[Document], States]],
+) -> HiddenComparison:
+    """Compare over all documents.
+
+    Raises:
+        NonFiniteError: the reference or a yardstick's member is not finite.
+        MetricError: the sides differ in shape.
+    """
+    done: list[Document] = []
+    rows: dict[str, list[HiddenRows]] = {layer: [] for layer in layers}
+    noise: dict[str, list[float]] = {layer: [] for layer in layers}
+    bad: list[NonFinite] = []
+    for document in documents:
+        wanted, found = reference(document), candidate(document)
+        places = [p for layer in layers for p in _non_finite(document, layer, found[layer])]
+        if places:
+            bad += places
+            continue
+        members = {name: states(document) for name, states in yardstick.items()}
+        for layer in layers:
+            _require_usable(document, layer, {"reference": wanted, **{f"yardstick {n}": s for n, s in members.items()}})
+            rows[layer].append(compare_hidden(found[layer], wanted[layer]))
+            off = [compare_hidden(states[layer], wanted[layer]).rel_l2.sum() for states in members.values()]
+            noise[layer].append(float(np.mean(off)) if off else 0.0)
+        done.append(document)
+    return HiddenComparison(
+        tuple(done),
+        {layer: tuple(found) for layer, found in rows.items()},
+        {layer: np.array(sums) for layer, sums in noise.items()},
+        tuple(bad),
+    )
+
+
+def _non_finite(document: Document, layer: str, states: Float32) -> list[NonFinite]:
+    wrong = np.flatnonzero(~np.isfinite(states).all(axis=1))
+    return [
+        NonFinite(f"{document.place(int(i))} {layer}", "NaN" if np.isnan(states[i]).any() else "infinity")
+        for i in wrong
+    ]
+
+
+def _require_usable(document: Document, layer: str, sides: Mapping[str, States]) -> None:
+    for side, states in sides.items():
+        if found := _non_finite(document, layer, states[layer]):
+            raise NonFiniteError(
+                f"{found[0].kind} in the hidden states of the {side} itself at {found[0].place}: nothing to compare with"
+            )

@@ -1,0 +1,110 @@
+"""What a reference depends on. Two things may be compared only where all of it is equal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pytest_npuconf.documents import Document
+from pytest_npuconf.errors import WeightsError
+from pytest_npuconf.metrics.compact import BEST, SAMPLE
+from pytest_npuconf.weights.checkpoint import TOKENIZERS, Checkpoint, read_json
+
+# written by whoever saved the checkpoint, without a meaning for what it computes
+_AGAIN = "get the file again from the model's own checkpoint"
+VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
+DOCUMENTS = "documents"
+VOCABULARIES = (*TOKENIZERS, "merges.txt")
+
+
+def comparability(
+    checkpoint: Checkpoint, documents: Sequence[Document], layers: Sequence[str], members: Sequence[str], variant: str
+) -> dict[str, Any]:
+    """Everything that a reference depends on but for its dtype, as JSON values.
+
+    Args:
+        layers: of the hidden states; members: of the yardstick; variant: the kernels of a reference below float32.
+    """
+    folder = checkpoint.folder
+    return {
+        "weights": {name: sha256_of(folder / name) for name in checkpoint.files},
+        "config": _hash({k: v for k, v in checkpoint.config.items() if k not in VOLATILE}),
+        "tokenizer": {name: sha256_of(folder / name) for name in VOCABULARIES if (folder / name).is_file()},
+        "chat_template": _chat_template(folder),
+        "generation_config": _generation_config(folder),
+        DOCUMENTS: {d.name: {"kind": d.kind, "ids": list(d.ids)} for d in documents},
+        "layers": list(layers),
+        "yardstick": {"members": list(members), "reference_variant": variant},
+        "compact": {"best": BEST, "sample": SAMPLE},
+    }
+
+
+def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Fields that are not equal, dotted, as ``weights.model.safetensors (stored 1f0c..., here 77ab...)``; causes come before
+    their effects (a tokenizer before the ids that it gives), and of many documents the first with their number."""
+    causes = [field for field in here if field != DOCUMENTS]
+    found = _differences({k: v for k, v in stored.items() if k != DOCUMENTS}, {k: here[k] for k in causes})
+    effects = _differences({DOCUMENTS: stored.get(DOCUMENTS)}, {DOCUMENTS: here.get(DOCUMENTS)})
+    more = f" and of {len(effects) - 1} more" if len(effects) > 1 else ""
+    return [*found, effects[0] + more] if effects else found
+
+
+def _differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    found = []
+    for field in [*here, *sorted(stored.keys() - here.keys())]:
+        a, b = stored.get(field), here.get(field)
+        if a == b:
+            continue
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found += [f"{field}.{rest}" for rest in _differences(a, b)]
+        else:
+            found.append(f"{field} (stored {_short(a)}, here {_short(b)})")
+    return found
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 24):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chat_template(folder: Path) -> str:
+    """Of the template's text: newer checkpoints keep it in a file of its own, older ones in tokenizer_config.json."""
+    own = folder / "chat_template.jinja"
+    if own.is_file():
+        return _hash(_text(own))
+    settings = folder / "tokenizer_config.json"
+    template = read_json(settings, _AGAIN).get("chat_template") if settings.is_file() else None
+    return _hash(template) if template is not None else "none"
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path}: cannot be read: {error}", mend=_AGAIN) from error
+
+
+def _generation_config(folder: Path) -> str:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return "none"
+    values = read_json(path, _AGAIN)
+    return _hash({k: v for k, v in values.items() if k not in VOLATILE})
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 24 else f"{text[:21]}..."

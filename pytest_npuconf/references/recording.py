@@ -1,0 +1,171 @@
+"""From a live reference to a stored one: compact rows, what rounding costs, and what the compact form itself loses."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pytest_npuconf.comparison import Comparison, Noise, compare, noise_of_two_roundings, noise_of_yardstick
+from pytest_npuconf.devices.cpu import CpuDevice
+from pytest_npuconf.documents import Document
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT
+from pytest_npuconf.hidden_comparison import compare_hidden_states
+from pytest_npuconf.metrics.compact import CompactRows, compress, join
+from pytest_npuconf.metrics.logits import ReferenceRows
+from pytest_npuconf.precisions import Precision
+from pytest_npuconf.references.baseline import Baseline, arrays_bytes, as_arrays
+from pytest_npuconf.references.live import LiveReference
+from pytest_npuconf.references.stored import ROW_FIELDS, StoredReference
+
+ROWS = 64  # positions of full logits held while compressing
+NO_PATHS: tuple[Path, ...] = ()
+
+
+def record(
+    live: LiveReference,
+    documents: Sequence[Document],
+    layers: Sequence[str],
+    dtypes: Sequence[str],
+    *,
+    model: str,
+    engine: str,
+    comparability: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+) -> list[Baseline]:
+    """The stored references of one model, float32 first.
+
+    Args:
+        dtypes: of the candidates that they will judge.
+    """
+    wide = _arrays(live, documents, "float32") | _hidden_arrays(live, documents, layers)
+    common = {"model": model, "engine": engine, "device": "cpu"}
+    made: list[Baseline] = []
+    for dtype in dict.fromkeys(["float32", *dtypes]):
+        arrays = wide if dtype == "float32" else _arrays(live, documents, dtype)
+        blank = Baseline(
+            **common, dtype=dtype, comparability=dict(comparability), noise={}, arrays=as_arrays(arrays),
+            statistics=_statistics(documents, arrays), provenance=provenance_of(provenance),
+        )  # fmt: skip
+        float32 = made[0] if made else blank
+        blank.statistics["float32_sha256"] = hashlib.sha256(arrays_bytes(float32.arrays)).hexdigest()
+        noise, error = _noise(live, documents, layers, dtype, float32)
+        blank.noise.update(noise)
+        blank.statistics["compact_error"] = error
+        made.append(blank)
+    return made
+
+
+def provenance_of(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's facts, with the time, the commit of a checkout of this package, and the CPU's settings that move digits."""
+    time = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return {**facts, "time": time, "commit": _commit(), "settings": CpuDevice().settings()}
+
+
+def _commit() -> str:
+    """Of the checkout that this package is run from; ``not a checkout`` for an installed wheel."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "not a checkout"
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"unknown: {error}"
+    return found.stdout.strip()
+
+
+def _arrays(live: LiveReference, documents: Sequence[Document], dtype: str) -> dict[str, Any]:
+    rows = [_compact(live, document, Precision(dtype, dtype)) for document in documents]
+    arrays = {f"logits.{name}": np.concatenate([getattr(r, name) for r in rows]) for name in ROW_FIELDS}
+    return {**arrays, "vocabulary": np.array([rows[0].vocabulary])}
+
+
+def _compact(live: LiveReference, document: Document, pair: Precision) -> CompactRows:
+    forward = live.forward(pair, document)
+    parts = []
+    for start in range(0, forward.positions, ROWS):
+        stop = min(start + ROWS, forward.positions)
+        full = ReferenceRows(forward.logits(start, stop))
+        parts.append(compress(full, document.ids[start + 1 : stop + 1], start))
+    return join(parts)
+
+
+def _hidden_arrays(live: LiveReference, documents: Sequence[Document], layers: Sequence[str]) -> dict[str, Any]:
+    states = [live.hidden_states(d) for d in documents if d.kind == "hidden"]
+    return {f"hidden.{layer}": np.concatenate([found[layer] for found in states]) for layer in layers}
+
+
+def _statistics(documents: Sequence[Document], arrays: dict[str, Any]) -> dict[str, Any]:
+    """Sufficient statistics of the texts (sum of nll in nats, tokens), and the width of the vocabulary."""
+    texts, start = {}, 0
+    for document in documents:
+        count = len(document.ids)
+        a, b = start, start + count - 1
+        nll = arrays["logits.logsumexp"][a:b] - arrays["logits.target"][a:b].astype(np.float64)
+        if document.kind == "text":
+            texts[document.name] = {"nll": float(nll.sum()), "tokens": count - 1}
+        start += count
+    return {"vocabulary": int(arrays.pop("vocabulary")[0]), "texts": texts}
+
+
+def _noise(
+    live: LiveReference, documents: Sequence[Document], layers: Sequence[str], dtype: str, float32: Baseline
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Noise by pair, under the compact form as a run will use it, and the form's error on the yardstick's members."""
+    pair = Precision(dtype, "float32")
+    stored = StoredReference({"float32": float32}, documents, NO_PATHS)
+    members = live.yardstick(pair)
+    first = members[REFERENCE_VARIANT.name]
+    compact = compare(documents, first, lambda d: stored.forward(pair, d), members)
+    full = compare(documents, first, lambda d: live.forward(pair, d), members)
+    inputs = [d for d in documents if d.kind == "hidden"]
+    hidden_members = live.hidden_yardstick(pair)
+    hidden = compare_hidden_states(
+        inputs, layers, hidden_members[REFERENCE_VARIANT.name], stored.hidden_states, hidden_members
+    )
+    noise = {pair.name: _plain(noise_of_yardstick(compact.documents))}
+    noise[pair.name]["hidden"] = {layer: list(map(float, sums)) for layer, sums in hidden.noise.items()}
+    if dtype != "float32":
+        noise[Precision(dtype, dtype).name] = _plain(noise_of_two_roundings(compact, REFERENCE_VARIANT.name))
+    return noise, compact_error(full, compact)
+
+
+def _plain(noise: Noise) -> dict[str, Any]:
+    return {
+        "kl": list(map(float, noise.kl)),
+        "rel_l2": list(map(float, noise.rel_l2)),
+        "gap_sd": noise.gap_sd,
+        "members": noise.members,
+    }
+
+
+def compact_error(full: Comparison, compact: Comparison) -> dict[str, float]:
+    """What the compact form loses: the same candidate (a member of the yardstick) against full and compact rows."""
+
+    def every(comparison: Comparison, name: str) -> Any:
+        return np.concatenate([getattr(d.rows, name) for d in comparison.documents])
+
+    off = {name: np.abs(every(compact, name) - every(full, name)) for name in ("cosine", "top_overlap", "lse_shift")}
+    distance = every(full, "rel_l2")
+    moved = np.concatenate([d.candidate_nll for d in compact.documents])
+    return {
+        "kl_share_kept": float(every(compact, "kl").sum() / every(full, "kl").sum()),
+        "kl_mean_full": float(every(full, "kl").mean()),
+        "cosine_largest": float(off["cosine"].max()),
+        "cosine_of_mean": float(abs(every(compact, "cosine").mean() - every(full, "cosine").mean())),
+        "rel_l2_sum_ratio": float(every(compact, "rel_l2").sum() / distance.sum()),
+        "rel_l2_largest": float(np.abs(every(compact, "rel_l2") - distance).max()),
+        "top5_largest": float(off["top_overlap"].max()),
+        "nll_largest": float(np.abs(moved - np.concatenate([d.candidate_nll for d in full.documents])).max()),
+    }
