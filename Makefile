@@ -30,13 +30,13 @@ demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves 
 	@echo "JUnit: $(RESULTS)/junit.xml   results: $(RESULTS)/results.json"
 
 test: $(VENV)/.dev  ## every test
-	$(VENV)/bin/pytest tests -n $(WORKERS)
+	$(VENV)/bin/pytest tests -n $(WORKERS) --dist worksteal --durations 15
 
 test-fast: $(VENV)/.dev  ## unit and property tests only
-	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS)
+	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS) --dist worksteal --durations 15
 
 test-pins: $(PINS)/.wheel  ## the built wheel beside an Ascend host's pins: every test, and a verdict from an empty folder
-	$(PINS)/bin/pytest tests -n $(WORKERS)
+	$(PINS)/bin/pytest tests -n $(WORKERS) --dist worksteal --durations 15
 	rm -rf build/empty && mkdir -p build/empty
 	cd build/empty && $(abspath $(PINS))/bin/pytest --model tiny-qwen3,smollm2-135m-instruct --npuconf-reference stored
 

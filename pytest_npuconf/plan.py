@@ -311,7 +311,7 @@ def read_documents(card: Card, checkpoint: Checkpoint, settings: Settings) -> tu
     documents = tuple(documents_of(card, lambda text: tokenize(tokenizer, text)))
     for prompt in documents:
         ids = prompt.ids
-        total += len(ids)
+        total += len(ids) if prompt.kind != "hidden" else 0
         if len(ids) < 2:
             raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least 2 are needed")
         if vocabulary is not None and max(ids) >= vocabulary:
