@@ -75,7 +75,10 @@ def test_a_weight_that_is_missing_from_the_files(run, tiny_copy):
     result = run(*MODEL, card=card_text(tiny_copy))
     assert result.ret == 1
     result.stdout.fnmatch_lines(
-        ["*not in the files and would be random: model.layers.1.mlp.up_proj.weight*", "NOT CONFORMANT: *: model.weights*"]
+        [
+            "*not in the files and would be random: model.layers.1.mlp.up_proj.weight*",
+            "NOT CONFORMANT: *: model.weights*",
+        ]
     )
 
 
