@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check record stand-in wheel clean
+.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check record stand-in audit-examples fuzz wheel clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,12 @@ record: $(VENV)/.run  ## record the stored references of MODEL anew, beside its 
 
 stand-in: $(VENV)/.run  ## build fixtures/tiny-qwen3 anew (about 20 minutes), then: make record
 	$(VENV)/bin/python -m fixtures.factory --force
+
+audit-examples: $(VENV)/.dev  ## rewrite docs/audit/example-*.md from the documented cards (NPUCONF_SEEDS)
+	$(VENV)/bin/python -m tests.benchmarks.audit_examples
+
+fuzz: $(VENV)/.dev  ## ten minutes of mutated cards through every audit rule
+	$(VENV)/bin/python -m tests.benchmarks.fuzz_audit --seconds 600
 
 wheel: $(VENV)/.dev  ## build/dist/*.whl
 	rm -rf build/dist

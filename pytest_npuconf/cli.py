@@ -8,23 +8,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_npuconf.errors import NpuconfError
+from pytest_npuconf.audit.command import add_parser as add_audit
+from pytest_npuconf.errors import AuditError, NpuconfError
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line."""
+    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit`` has its own."""
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
     except NpuconfError as error:
         print(f"ERROR: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, AuditError) else 1
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="npuconf", description="outside a test run: references taken from host to host"
+        prog="npuconf", description="outside a test run: cards audited, references taken from host to host"
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="put the stored references of a model into one file")
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "--into", metavar="DIR", type=parse_path, help="a folder for --npuconf-baselines, not the default"
     )
     install.set_defaults(run=_install)
+    add_audit(commands)
     return parser
 
 

@@ -51,6 +51,10 @@ class BaselineError(NpuconfError):
     """A stored reference that is damaged, of another schema, or not comparable with this run."""
 
 
+class AuditError(NpuconfError):
+    """A document that cannot be audited: missing, not text, too large."""
+
+
 class OldBaselineError(BaselineError):
     """A stored reference of another schema version: whole, but not to be read by this version."""
 

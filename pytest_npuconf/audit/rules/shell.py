@@ -1,0 +1,180 @@
+"""Commands that do something else than they seem to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from packaging.version import Version
+
+from pytest_npuconf.audit.context import Context, Rule
+from pytest_npuconf.audit.data import Option
+from pytest_npuconf.audit.data import versions as version_data
+from pytest_npuconf.audit.document import Code
+from pytest_npuconf.audit.findings import Finding, Level
+from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
+from pytest_npuconf.audit.rules._stated import settled, stated_versions
+
+ID = "shell"
+_SHELL = {"", "sh", "bash", "shell", "zsh", "console", "shell-session", "shellscript", "cmd", "terminal"}
+_PIP = re.compile(
+    r"^\s*(?:[$#>%]\s+)?(?:sudo\s+(?:-\w+\s+)?)?(?:python3?\s+-m\s+|uv\s+|!\s?)?pip3?\s+install\b(?P<rest>.*)$"
+)
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
+_REDIRECT = re.compile(
+    r"(?<![\w<>=-])(?P<name>[A-Za-z][A-Za-z0-9._-]*(?:\[[^\]\s]*\])?)(?P<op>>=?|<=?)(?P<version>\d[\w.]*)"
+)
+_COMMAND = re.compile(
+    r"^\s*(?:[$#]\s+)?(?:sudo\s+)?(?:vllm|python3?|pip3?|export|docker|bash|sh|torchrun|lm[_-]eval|accelerate|curl"
+    r"|ais_bench|evalscope|msmodelslim|\./)\b"
+)
+# An option as it is typed; "--name: what it is" and "--name      Words about it" describe one.
+_OPTION_LINE = re.compile(r"^\s*--[a-zA-Z][\w-]*(?=$|[\s=])(?!\s*[:：]|\s{3,}[A-Z][a-z]|.*[\u4e00-\u9fff])")
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Redirections by an unquoted specifier, commands cut short, options that a version no longer has."""
+    for line in lines_of(context.card):
+        yield from _redirect(context, line)
+    for code in context.card.codes:
+        if code.language.strip().lower() in _SHELL:
+            yield from _continued(context, code)
+    yield from _options(context)
+
+
+def _redirect(context: Context, line: Line) -> Iterator[Finding]:
+    command = _PIP.match(line.text)
+    if command is None or DENIED.search(line.text):
+        return
+    found = _REDIRECT.search(_QUOTED.sub("''", command["rest"].split(" #")[0]))
+    if found is None:
+        return
+    if found["op"].startswith(">"):
+        file = found["op"][1:] + found["version"]
+        what = f"writes pip's output into a file called {file}, and installs {found['name']} without a bound"
+    else:
+        what = (
+            f"reads the command's input from a file called {found['op'][1:] + found['version']}, and stops where "
+            "there is none"
+        )
+    message = f"unquoted, {found.group()} is a redirection: the shell {what}; quote it: '{found.group()}'"
+    yield context.finding(
+        ID, Level.CONTRADICTION, line.number, message, "POSIX shell command language, 2.7 Redirection"
+    )
+
+
+def _continued(context: Context, code: Code) -> Iterator[Finding]:
+    """Options on a line of their own after a line that does not end in a backslash, and backslashes that are none."""
+    lines = code.text.rstrip("\n").split("\n")
+    if not any(_COMMAND.match(line) for line in lines):
+        return
+    quote, array, run = "", False, False
+    for offset, line in enumerate(lines):
+        was_inside = bool(quote) or array
+        quote = _open_quote(line, quote)
+        array = bool(re.match(r"\s*[\w]+\+?=\(", line) or array) and not re.search(r"\)\s*$", line)
+        cut = None
+        if offset > 0 and not was_inside and not quote:
+            after = lines[offset + 1] if offset + 1 < len(lines) else ""
+            cut = _cut(context, code.line + offset, (lines[offset - 1], line, after))
+        if cut is not None and not run:
+            yield context.finding(ID, Level.IMPLAUSIBLE, code.line + offset, *cut)
+        run = cut is not None  # of several lines in a row the first is enough
+
+
+def _cut(context: Context, number: int, around: tuple[str, str, str]) -> tuple[str, str] | None:
+    """What cuts the command short between two lines, and why it does."""
+    before, line, after = around
+    raw = context.card.raw[number - 2] if 2 <= number <= len(context.card.raw) + 1 else before
+    if _OPTION_LINE.match(line) and re.search(r"\\[ \t]+$", raw):
+        message = "the backslash before has spaces after it, so it continues nothing: this line is run as a command"
+        return message, f"line {number - 1} ends in a backslash and spaces"
+    if _OPTION_LINE.match(line) and _ends_command(before):
+        message = f"no backslash ends line {number - 1}: the shell runs this line as a command of its own"
+        return message, "POSIX shell command language, 2.2.1 Escape character"
+    comment = line.lstrip().startswith("# ") and not before.lstrip().startswith("#") and _OPTION_LINE.match(after)
+    if before.rstrip().endswith("\\") and comment:
+        message = "a comment stands inside a continued command: it ends the command, and what follows is run apart"
+        return message, "POSIX shell command language, 2.3 Token recognition"
+    return None
+
+
+def _ends_command(before: str) -> bool:
+    text = before.strip()
+    if not text or text.startswith("#") or text.endswith(("\\", "|", "&&", "||", "(", "{", ",")):
+        return False
+    return bool(_COMMAND.match(before) or _OPTION_LINE.match(before))
+
+
+def _open_quote(line: str, quote: str) -> str:
+    """The quote that is still open at the end of a line."""
+    escaped = False
+    for character in line:
+        if escaped:
+            escaped = False
+        elif character == "\\" and quote != "'":
+            escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and not quote:
+            break
+    return quote
+
+
+def _options(context: Context) -> Iterator[Finding]:
+    vllm = settled(stated_versions(context.card), "vllm")
+    if vllm is None:
+        return
+    commands = _joined(context)
+    for option in version_data().options:
+        if vllm.version < Version(option.removed):
+            continue
+        values = "|".join(option.values)
+        written = re.compile(
+            rf"(?<![\w-]){re.escape(option.name)}" + (rf"[\s=]+['\"`]?({values})\b" if values else r"(?![\w-])")
+        )
+        for line in lines_of(context.card):
+            found = written.search(line.text)
+            if found and not DENIED.search(line.text) and _is_vllm(line, commands, context, option):
+                message = f"vLLM {vllm.text} has no option {option.name} (until {option.removed}); now {option.instead}"
+                yield context.finding(
+                    ID,
+                    Level.CONTRADICTION,
+                    line.number,
+                    message,
+                    f"line {vllm.line}: vLLM {vllm.text}; {option.source}",
+                )
+
+
+def _joined(context: Context) -> dict[int, str]:
+    """Each line of code with the whole command that it belongs to."""
+    commands: dict[int, str] = {}
+    for code in context.card.codes:
+        group: list[int] = []
+        text = ""
+        for offset, line in enumerate(code.text.rstrip("\n").split("\n")):
+            group.append(code.line + offset)
+            text += " " + line.rstrip().removesuffix("\\")
+            if not line.rstrip().endswith("\\"):
+                commands |= dict.fromkeys(group, text)
+                group, text = [], ""
+        commands |= dict.fromkeys(group, text)
+    return commands
+
+
+def _is_vllm(line: Line, commands: dict[int, str], context: Context, option: Option) -> bool:
+    """Whether the option is given to vLLM: its command, or a table that also has vLLM's newer options."""
+    if line.code:
+        return bool(re.search(rf"\b{option.program}\b", commands.get(line.number, line.text)))
+    if re.search(r"\bpython3?\s+(?!-m)\S+\.py\b", line.text):
+        return False
+    table = next(
+        (t for t in context.card.tables if any(cell.line == line.number for row in t.rows for cell in row)), None
+    )
+    around = " ".join(cell.text for row in table.rows for cell in row) if table is not None else line.text
+    return bool(re.search(rf"--runner|--convert|--reasoning-parser|\b{option.program}\b", around, re.IGNORECASE))
+
+
+RULES = (Rule(ID, "commands do what they seem to do", check),)
