@@ -158,6 +158,7 @@ def test_an_interrupted_run_keeps_what_it_has_and_is_incomplete(run, pytester):
         import os, signal
         from pytest_npuconf.faults.base import Fault
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
         loads = []
 
         def interrupt(model):
@@ -182,7 +183,16 @@ def test_an_interrupted_run_keeps_what_it_has_and_is_incomplete(run, pytester):
 
 
 def test_an_interrupt_after_the_last_check_is_incomplete_too(run, pytester):
-    pytester.makepyfile(test_stop="import os, signal\ndef test_stop():\n    os.kill(os.getpid(), signal.SIGINT)\n")
+    pytester.makepyfile(
+        test_stop="""
+        import os, signal
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+
+        def test_stop():
+            os.kill(os.getpid(), signal.SIGINT)
+        """
+    )
     result = run(*FLOAT32, "npuconf/precision", "test_stop.py")
     assert result.ret == 2
     result.stdout.fnmatch_lines(["INCOMPLETE: tiny *: interrupted"])

@@ -46,7 +46,8 @@ def awake(limit=30.0):
 
 def any_float():
     """Ordinary values, zeros, values below and above "active"."""
-    small = st.sampled_from([0.0, 5e-4, -5e-4, 2e-3, -2e-3, 1.0, 1.001, 1.005])
+    values = np.array([0.0, 5e-4, -5e-4, 2e-3, -2e-3, 1.0, 1.001, 1.005], dtype=np.float32)  # what float32 can hold
+    small = st.sampled_from(values.tolist())
     return st.one_of(small, st.floats(-30, 30, width=32, allow_subnormal=False))
 
 
