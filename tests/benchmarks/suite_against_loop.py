@@ -30,7 +30,6 @@ def main() -> None:
         "bfloat16",
         "--npuconf-reference",
         "live",
-        "npuconf/precision",
     ]
     sides = {"suite": [sys.executable, "-m", *suite], "loop": [sys.executable, "-m", "tests.benchmarks.bare_loop"]}
     seconds: dict[str, list[float]] = {side: [] for side in sides}
