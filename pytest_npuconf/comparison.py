@@ -153,7 +153,7 @@ def _stream(
         stop = min(start + rows, reference.positions)
         read, cand = _reader(document, reference, start, stop), candidate.logits(start, stop)
         rows = max(1, min(MOST_ROWS, HELD // (cand.shape[1] * (len(yardstick) + 2))))
-        bad += _non_finite(document, cand, start)
+        bad += non_finite_rows(cand, document, start)
         if len(bad) == found:
             others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
             for name, logits in others.items():
@@ -200,7 +200,7 @@ def _blocks(logits: Float32) -> list[tuple[int, int]]:
 
 def _require_usable(document: Document, side: str, logits: Float32, start: int) -> None:
     """The yardstick and the reference must be finite: without them there is nothing to compare with."""
-    bad = _non_finite(document, logits, start)
+    bad = non_finite_rows(logits, document, start)
     if bad:
         raise NonFiniteError(
             f"{bad[0].kind} in the logits of the {side} itself at {bad[0].place}: nothing to compare with"
@@ -225,9 +225,10 @@ def _score(
     shift[place] = rows.lse_shift[: targets.size] - moved
 
 
-def _non_finite(document: Document, logits: Float32, start: int) -> list[NonFinite]:
-    bad = ~np.isfinite(logits).all(axis=1)
+def non_finite_rows(values: Float32, document: Document, start: int = 0, where: str = "") -> list[NonFinite]:
+    """Rows that are not finite; ``start``: the first row's position, ``where``: what of it, behind the place."""
+    bad = ~np.isfinite(values).all(axis=1)
     return [
-        NonFinite(document.place(start + int(row)), "NaN" if np.isnan(logits[row]).any() else "infinity")
+        NonFinite(document.place(start + int(row)) + where, "NaN" if np.isnan(values[row]).any() else "infinity")
         for row in np.flatnonzero(bad)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_npuconf.comparison import NonFinite
+from pytest_npuconf.comparison import NonFinite, non_finite_rows
 from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
@@ -53,7 +53,7 @@ def compare_hidden_states(
     bad: list[NonFinite] = []
     for document in documents:
         wanted, found = reference(document), candidate(document)
-        places = [p for layer in layers for p in _non_finite(document, layer, found[layer])]
+        places = [p for layer in layers for p in non_finite_rows(found[layer], document, where=f" {layer}")]
         if places:
             bad += places
             continue
@@ -72,17 +72,9 @@ def compare_hidden_states(
     )
 
 
-def _non_finite(document: Document, layer: str, states: Float32) -> list[NonFinite]:
-    wrong = np.flatnonzero(~np.isfinite(states).all(axis=1))
-    return [
-        NonFinite(f"{document.place(int(i))} {layer}", "NaN" if np.isnan(states[i]).any() else "infinity")
-        for i in wrong
-    ]
-
-
 def _require_usable(document: Document, layer: str, sides: Mapping[str, States]) -> None:
     for side, states in sides.items():
-        if found := _non_finite(document, layer, states[layer]):
+        if found := non_finite_rows(states[layer], document, where=f" {layer}"):
             raise NonFiniteError(
                 f"{found[0].kind} in the hidden states of the {side} itself at {found[0].place}: nothing to compare with"
             )

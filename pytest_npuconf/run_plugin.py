@@ -23,7 +23,6 @@ from pytest_npuconf.progress import Progress
 from pytest_npuconf.records import Record
 from pytest_npuconf.references import choose
 from pytest_npuconf.references.baseline import Baseline
-from pytest_npuconf.references.choose import recording_folder
 from pytest_npuconf.references.store import orphans, write_baselines
 from pytest_npuconf.report import junit, results, terminal
 
@@ -262,7 +261,7 @@ class RunPlugin:
                 self.recording_lines.append(f"{closing.model}: not recorded: only a CONFORMANT run records a reference")
                 continue
             try:
-                folder = recording_folder(card, self.plan.settings)
+                folder = choose.recording_folder(card, self.plan.settings)
                 written = write_baselines(folder, self.recorded[closing.model])
             except NpuconfError as error:
                 session.exitstatus = pytest.ExitCode.INTERNAL_ERROR

@@ -187,7 +187,7 @@ def _statement(lines: Sequence[Line], start: int, language: str) -> int:
         if line.code or (position > start and (line.origin == lines[position - 1].origin or "|---" in line.text)):
             return position
         if language == "bash":
-            quote = _open_quote(line.text, quote)
+            quote = open_quote(line.text, quote)
             if not quote and not line.text.rstrip().endswith("\\"):
                 return position + 1
         else:
@@ -199,8 +199,8 @@ def _statement(lines: Sequence[Line], start: int, language: str) -> int:
     return start + 1
 
 
-def _open_quote(text: str, quote: str) -> str:
-    """The quotation mark that is open at the end of a line of shell."""
+def open_quote(text: str, quote: str, *, comments: bool = False) -> str:
+    """The quotation mark that is open at the end of a line of shell; with ``comments``, what follows ``#`` does not count."""
     escaped = False
     for character in text:
         if escaped:
@@ -211,6 +211,8 @@ def _open_quote(text: str, quote: str) -> str:
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
+        elif character == "#" and comments:
+            break
     return quote
 
 

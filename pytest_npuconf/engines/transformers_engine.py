@@ -75,26 +75,22 @@ class TransformersEngine:
     def tokenize(self, text: str) -> list[int]:
         return tokenize(self.tokenizer, text)
 
-    def forward(self, ids: Sequence[int], variant: Variant | None = None) -> StreamedForward:
-        """One pass; the final normed hidden states are kept, logits are made from them on demand."""
+    def forward(
+        self, ids: Sequence[int], variant: Variant | None = None, layers: Sequence[str] = ()
+    ) -> StreamedForward:
+        """One pass; the final normed hidden states are kept, logits are made from them on demand. The outputs of the named
+        ``layers`` are kept too."""
         torch = import_torch()
         decoder = _decoder(self.model)
         tokens = torch.tensor([list(ids)], device=self.device.torch_device())
-        with torch.inference_mode(), _applied(variant, self.model):
+        states: dict[str, Float32] = {}
+        with torch.inference_mode(), _applied(variant, self.model), _listening(decoder, layers, states):
             hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
-        return StreamedForward(self, hidden, variant)
+        return StreamedForward(self, hidden, variant, states)
 
-    def hidden_states(
-        self, ids: Sequence[int], layers: Sequence[str], variant: Variant | None = None
-    ) -> dict[str, Float32]:
+    def hidden_states(self, ids: Sequence[int], layers: Sequence[str]) -> Mapping[str, Float32]:
         """See :meth:`pytest_npuconf.engines.base.Engine.hidden_states`."""
-        torch = import_torch()
-        decoder = _decoder(self.model)
-        tokens = torch.tensor([list(ids)], device=self.device.torch_device())
-        found: dict[str, Float32] = {}
-        with torch.inference_mode(), _applied(variant, self.model), _listening(decoder, layers, found):
-            decoder(input_ids=tokens, use_cache=False)
-        return found
+        return self.forward(ids, layers=layers).states
 
     def head(self, hidden: Any, variant: Variant | None) -> Float32:
         """Logits of some hidden states, by the model's own forward with its decoder set aside, so that whatever a model
@@ -129,10 +125,13 @@ class TransformersEngine:
 
 
 class StreamedForward:
-    """See :class:`pytest_npuconf.engines.base.Forward`."""
+    """See :class:`pytest_npuconf.engines.base.Forward`. ``states``: outputs of the layers that were asked for, each of shape
+    ``(positions, channels)``."""
 
-    def __init__(self, engine: TransformersEngine, hidden: Any, variant: Variant | None) -> None:
-        self._engine, self._hidden, self._variant = engine, hidden, variant
+    def __init__(
+        self, engine: TransformersEngine, hidden: Any, variant: Variant | None, states: Mapping[str, Float32]
+    ) -> None:
+        self._engine, self._hidden, self._variant, self.states = engine, hidden, variant, states
 
     @property
     def positions(self) -> int:

@@ -55,6 +55,7 @@ class Baseline:
     provenance: dict[str, Any]
     arrays: Arrays
     sha256: str = ""  # of the arrays' file, once read
+    digest: str = ""  # of the JSON, once read
 
     @property
     def stem(self) -> str:
@@ -148,7 +149,9 @@ def _with_arrays(path: Path, values: dict[str, Any]) -> Baseline:
     except (SafetensorError, ValueError, KeyError) as error:
         raise _damaged(path, f"{name} is not safetensors: {error}") from error
     names = ("model", "engine", "device", "dtype", "comparability", "noise", "statistics", "provenance")
-    baseline = Baseline(**{field: values[field] for field in names}, arrays=arrays, sha256=wanted)
+    baseline = Baseline(
+        **{field: values[field] for field in names}, arrays=arrays, sha256=wanted, digest=values[DIGEST]
+    )
     if baseline.stem != path.stem:
         raise _damaged(path, f"it holds {baseline.stem}: it was renamed")
     return baseline

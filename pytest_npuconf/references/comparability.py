@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import WeightsError
+from pytest_npuconf.files import sha256_of
 from pytest_npuconf.metrics.compact import BEST, SAMPLE
 from pytest_npuconf.weights.checkpoint import TOKENIZERS, Checkpoint, read_json
 
@@ -63,15 +64,6 @@ def _differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str
         else:
             found.append(f"{field} (stored {_short(a)}, here {_short(b)})")
     return found
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 24):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _chat_template(folder: Path) -> str:

@@ -33,8 +33,7 @@ class LiveReference:
         self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
         self._engines: dict[str, TransformersEngine] = {}
         self._layers = tuple(layers)
-        self._kept_states: dict[tuple[str, str, tuple[int, ...]], Mapping[str, Float32]] = {}
-        self._passes: dict[tuple[str, str, tuple[int, ...]], StreamedForward] = {}
+        self._passes: dict[tuple[str, str, tuple[int, ...], tuple[str, ...]], StreamedForward] = {}
 
     def forward(self, pair: Precision, document: Document) -> Forward:
         """The reference of ``pair``: float32 as it comes; at a lower dtype another kernel than a candidate's default."""
@@ -55,13 +54,13 @@ class LiveReference:
 
     def hidden_states(self, document: Document) -> Mapping[str, Float32]:
         """The float32 states of the named layers for one document."""
-        return self._states("float32", document, None)
+        return self._pass("float32", document, None).states
 
     def hidden_yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Mapping[str, Float32]]]:
         """The same of the yardstick's members at the candidate's dtype, by name."""
 
         def member(variant: Variant) -> Callable[[Document], Mapping[str, Float32]]:
-            return lambda document: self._states(pair.candidate, document, variant)
+            return lambda document: self._pass(pair.candidate, document, variant).states
 
         return {variant.name: member(variant) for variant in YARDSTICK}
 
@@ -91,22 +90,16 @@ class LiveReference:
     def close(self) -> None:
         """Release every engine and pass."""
         self._passes.clear()
-        self._kept_states.clear()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()
 
     def _pass(self, dtype: str, document: Document, variant: Variant | None) -> StreamedForward:
-        key = (dtype, variant.name if variant else "", document.ids)
+        layers = self._layers if document.kind == "hidden" else ()
+        key = (dtype, variant.name if variant else "", document.ids, layers)
         if key not in self._passes:
-            self._passes[key] = self.engine(dtype).forward(document.ids, variant)
+            self._passes[key] = self.engine(dtype).forward(document.ids, variant, layers)
         return self._passes[key]
-
-    def _states(self, dtype: str, document: Document, variant: Variant | None) -> Mapping[str, Float32]:
-        key = (dtype, variant.name if variant else "", document.ids)
-        if key not in self._kept_states:
-            self._kept_states[key] = self.engine(dtype).hidden_states(document.ids, self._layers, variant)
-        return self._kept_states[key]
 
 
 def _flops() -> float:

@@ -7,9 +7,9 @@ The same references always give the same bytes, so that a pack can be named by i
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import operator
-import os
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pytest_npuconf.errors import BaselineError
+from pytest_npuconf.files import write_atomically
 from pytest_npuconf.references.baseline import ARRAYS_NAME, JSON_NAME, read_baseline
 from pytest_npuconf.references.store import SCRATCH, locked, orphans, stored_files, sweep
 
@@ -60,13 +61,7 @@ def write_pack(folder: Path, model: str, target: Path) -> Pack:
     contents[MANIFEST] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, scratch = tempfile.mkstemp(prefix=SCRATCH, dir=target.parent)
-        os.close(handle)
-        try:
-            _zip(Path(scratch), contents)
-            os.replace(scratch, target)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
+        write_atomically(target, _zip(contents))
     except OSError as error:
         raise BaselineError(
             f"{target}: cannot be written: {error}", mend="name a file in a folder you can write to"
@@ -74,13 +69,14 @@ def write_pack(folder: Path, model: str, target: Path) -> Pack:
     return Pack(target, model, tuple(listed), _sha256(target.read_bytes()))
 
 
-def _zip(path: Path, contents: Mapping[str, bytes]) -> None:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+def _zip(contents: Mapping[str, bytes]) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
         for name, data in sorted(contents.items()):
             info = zipfile.ZipInfo(name, _EPOCH)
             info.external_attr = 0o644 << 16
             archive.writestr(info, data)
-    path.chmod(0o644)
+    return packed.getvalue()
 
 
 def read_pack(path: Path) -> tuple[Pack, dict[str, bytes]]:

@@ -20,6 +20,7 @@ from pytest_npuconf.metrics.compact import CompactRows, compress, join
 from pytest_npuconf.metrics.logits import ReferenceRows
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.references.baseline import Baseline, arrays_bytes, as_arrays
+from pytest_npuconf.references.choose import dtypes_needed
 from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.stored import ROW_FIELDS, StoredReference
 
@@ -43,21 +44,21 @@ def record(
     Args:
         dtypes: of the candidates that they will judge.
     """
-    wide = _arrays(live, documents, "float32") | _hidden_arrays(live, documents, layers)
-    common = {"model": model, "engine": engine, "device": "cpu"}
     made: list[Baseline] = []
-    for dtype in dict.fromkeys(["float32", *dtypes]):
-        arrays = wide if dtype == "float32" else _arrays(live, documents, dtype)
-        blank = Baseline(
-            **common, dtype=dtype, comparability=dict(comparability), noise={}, arrays=as_arrays(arrays),
-            statistics=_statistics(documents, arrays), provenance=provenance_of(provenance),
+    origin, float32_sha256 = provenance_of(provenance), ""
+    for dtype in dtypes_needed(dtypes):
+        rows = [_compact(live, document, Precision(dtype, dtype)) for document in documents]
+        arrays = {f"logits.{name}": np.concatenate([getattr(r, name) for r in rows]) for name in ROW_FIELDS}
+        arrays |= _hidden_arrays(live, documents, layers) if dtype == "float32" else {}
+        baseline = Baseline(
+            model, engine, "cpu", dtype, dict(comparability), noise={}, arrays=as_arrays(arrays),
+            statistics=_statistics(documents, rows), provenance=origin,
         )  # fmt: skip
-        float32 = made[0] if made else blank
-        blank.statistics["float32_sha256"] = hashlib.sha256(arrays_bytes(float32.arrays)).hexdigest()
-        noise, error = _noise(live, documents, layers, dtype, float32)
-        blank.noise.update(noise)
-        blank.statistics["compact_error"] = error
-        made.append(blank)
+        made.append(baseline)
+        float32_sha256 = float32_sha256 or hashlib.sha256(arrays_bytes(baseline.arrays)).hexdigest()
+        noise, error = _noise(live, documents, layers, dtype, made[0])
+        baseline.noise.update(noise)
+        baseline.statistics.update(float32_sha256=float32_sha256, compact_error=error)
     return made
 
 
@@ -85,12 +86,6 @@ def _commit() -> str:
     return found.stdout.strip()
 
 
-def _arrays(live: LiveReference, documents: Sequence[Document], dtype: str) -> dict[str, Any]:
-    rows = [_compact(live, document, Precision(dtype, dtype)) for document in documents]
-    arrays = {f"logits.{name}": np.concatenate([getattr(r, name) for r in rows]) for name in ROW_FIELDS}
-    return {**arrays, "vocabulary": np.array([rows[0].vocabulary])}
-
-
 def _compact(live: LiveReference, document: Document, pair: Precision) -> CompactRows:
     forward = live.forward(pair, document)
     parts = []
@@ -106,17 +101,14 @@ def _hidden_arrays(live: LiveReference, documents: Sequence[Document], layers: S
     return {f"hidden.{layer}": np.concatenate([found[layer] for found in states]) for layer in layers}
 
 
-def _statistics(documents: Sequence[Document], arrays: dict[str, Any]) -> dict[str, Any]:
+def _statistics(documents: Sequence[Document], rows: Sequence[CompactRows]) -> dict[str, Any]:
     """Sufficient statistics of the texts (sum of nll in nats, tokens), and the width of the vocabulary."""
-    texts, start = {}, 0
-    for document in documents:
-        count = len(document.ids)
-        a, b = start, start + count - 1
-        nll = arrays["logits.logsumexp"][a:b] - arrays["logits.target"][a:b].astype(np.float64)
+    texts = {}
+    for document, found in zip(documents, rows, strict=True):
         if document.kind == "text":
-            texts[document.name] = {"nll": float(nll.sum()), "tokens": count - 1}
-        start += count
-    return {"vocabulary": int(arrays.pop("vocabulary")[0]), "texts": texts}
+            nll = found.logsumexp[:-1] - found.target[:-1].astype(np.float64)
+            texts[document.name] = {"nll": float(nll.sum()), "tokens": nll.size}
+    return {"vocabulary": rows[0].vocabulary, "texts": texts}
 
 
 def _noise(

@@ -20,7 +20,6 @@ from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.metrics.compact import CompactRows
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.references.baseline import Arrays, Baseline
-from pytest_npuconf.references.store import short_digest
 
 ROW_FIELDS = tuple(f.name for f in fields(CompactRows) if f.name not in ("vocabulary", "start"))
 
@@ -40,7 +39,7 @@ class StoredReference:
     @property
     def source(self) -> str:
         """``stored float32 1f0c..., bfloat16 77ab...``, for the record."""
-        listed = ", ".join(f"{path.stem.rpartition('-')[2]} {short_digest(path)}" for path in self.paths)
+        listed = ", ".join(f"{dtype} {baseline.digest[:12]}" for dtype, baseline in self._baselines.items())
         return f"stored {listed}"
 
     def forward(self, pair: Precision, document: Document) -> CompactRows:

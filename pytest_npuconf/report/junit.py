@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import io
+import stat
 from pathlib import Path
 from xml.etree import ElementTree
+
+from pytest_npuconf.files import write_atomically
 
 PROPERTY = "npuconf.verdict"
 
@@ -23,12 +25,6 @@ def set_failure_types(path: Path) -> None:
         verdicts = [p.get("value", "") for p in case.iter("property") if p.get("name") == PROPERTY]
         for failure in case.iter("failure"):
             failure.set("type", next((v for v in verdicts if v in ("fail", "inconclusive")), "error"))
-    handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            tree.write(file, encoding="utf-8", xml_declaration=True)
-        os.chmod(scratch, path.stat().st_mode)
-        os.replace(scratch, path)
-    except BaseException:
-        os.unlink(scratch)
-        raise
+    text = io.BytesIO()
+    tree.write(text, encoding="utf-8", xml_declaration=True)
+    write_atomically(path, text.getvalue(), mode=stat.S_IMODE(path.stat().st_mode))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.conformance import Closing
 from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.files import write_atomically
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.records import Record
 
@@ -75,20 +74,10 @@ def write(
         ensure_ascii=False,
         allow_nan=False,
     )
-    scratch = None
     try:
-        handle, scratch = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(scratch, 0o666 & ~_umask())
-        os.replace(scratch, path)
+        write_atomically(path, f"{text}\n".encode())
     except OSError as error:
         raise SettingsError(f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to") from error
-    finally:
-        if scratch is not None and os.path.exists(scratch):
-            os.unlink(scratch)
 
 
 def put_aside(path: Path) -> None:
@@ -104,9 +93,3 @@ def put_aside(path: Path) -> None:
             raise SettingsError(
                 f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to"
             ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

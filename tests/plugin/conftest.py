@@ -32,15 +32,14 @@ def write_tokenizer(folder: Path, *, offset: int = 0) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
 
-@pytest.fixture(scope="session")
-def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Qwen3: 4 layers, grouped queries, q/k norm, tied embeddings; weights drawn wide enough that position matters."""
+def write_random_qwen3(folder: Path, vocabulary: int) -> Path:
+    """Qwen3: 4 layers, grouped queries, q/k norm, tied embeddings; weights drawn wide enough that position matters. The
+    tokenizer knows 256 words."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    folder = tmp_path_factory.mktemp("tiny")
     config = Qwen3Config(
-        vocab_size=256, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, head_dim=16, max_position_embeddings=1024, tie_word_embeddings=True,
     )  # fmt: skip
     torch.manual_seed(0)
@@ -52,6 +51,12 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     write_tokenizer(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The random Qwen3 of most tests."""
+    return write_random_qwen3(tmp_path_factory.mktemp("tiny"), 256)
 
 
 @pytest.fixture(scope="session")

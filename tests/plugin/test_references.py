@@ -24,7 +24,7 @@ from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.references.baseline import digest, read_baseline
 from pytest_npuconf.references.store import write_baselines
-from tests.plugin.conftest import PROMPTS, TEXTS, write_tokenizer
+from tests.plugin.conftest import PROMPTS, TEXTS, write_random_qwen3
 
 MODEL = ("--model", "card.toml")
 FLOAT32 = (*MODEL, "--npuconf-precision", "float32")
@@ -48,23 +48,7 @@ def card_of(weights: Path, name: str = "tiny", *, prompts: list[str] = PROMPTS, 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory) -> Path:
     """Qwen3 with 600 words of which the tokenizer knows 256."""
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    folder: Path = tmp_path_factory.mktemp("wide")
-    config = Qwen3Config(
-        vocab_size=600, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, head_dim=16, max_position_embeddings=1024, tie_word_embeddings=True,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" not in name:
-                weight.normal_(0, 0.15)
-    model.save_pretrained(folder)
-    write_tokenizer(folder)
-    return folder
+    return write_random_qwen3(tmp_path_factory.mktemp("wide"), 600)
 
 
 @dataclasses.dataclass(frozen=True)

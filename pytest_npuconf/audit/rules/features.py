@@ -55,16 +55,17 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _length(context, lines)
 
 
+def _claimed(line: Line, pattern: re.Pattern[str]) -> bool:
+    """Whether a line of text says it, neither denied nor pending."""
+    said = not line.code and pattern.search(line.text)
+    return bool(said) and not DENIED.search(line.text) and not PENDING.search(line.text)
+
+
 def _thinking(context: Context, lines: tuple[Line, ...]) -> Iterator[Finding]:
     if any(_SHOWN.search(line) for line in context.card.raw) or not any(_SAMPLE.search(line.text) for line in lines):
         return
     for line in lines:
-        if (
-            not line.code
-            and _WORKS.search(line.text)
-            and not DENIED.search(line.text)
-            and not PENDING.search(line.text)
-        ):
+        if _claimed(line, _WORKS):
             message = "thinking is said to work, and none of the card's samples shows a thought"
             yield context.finding(
                 ID, Level.UNSUPPORTED, line.number, message, "looked for <think>, </think> and reasoning_content"
@@ -79,12 +80,7 @@ def _tools(context: Context, lines: tuple[Line, ...]) -> Iterator[Finding]:
     if not vectors and not any(_SAMPLE.search(line.text) for line in lines):
         return
     for line in lines:
-        if (
-            not line.code
-            and _TOOLS.search(line.text)
-            and not DENIED.search(line.text)
-            and not PENDING.search(line.text)
-        ):
+        if _claimed(line, _TOOLS):
             message = "tool calling is claimed, and none of the card's samples or commands calls a tool"
             yield context.finding(
                 ID, Level.UNSUPPORTED, line.number, message, "looked for tool_call, tools and tool_choice"

@@ -11,6 +11,7 @@ from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.data import Option
 from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.document import Code
+from pytest_npuconf.audit.fences import open_quote
 from pytest_npuconf.audit.findings import Finding, Level
 from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
 from pytest_npuconf.audit.rules._stated import settled, stated_versions
@@ -71,7 +72,7 @@ def _continued(context: Context, code: Code) -> Iterator[Finding]:
     quote, array, run = "", False, False
     for offset, line in enumerate(lines):
         was_inside = bool(quote) or array
-        quote = _open_quote(line, quote)
+        quote = open_quote(line, quote, comments=True)
         array = bool(re.match(r"\s*[\w]+\+?=\(", line) or array) and not re.search(r"\)\s*$", line)
         cut = None
         if offset > 0 and not was_inside and not quote:
@@ -104,23 +105,6 @@ def _ends_command(before: str) -> bool:
     if not text or text.startswith("#") or text.endswith(("\\", "|", "&&", "||", "(", "{", ",")):
         return False
     return bool(_COMMAND.match(before) or _OPTION_LINE.match(before))
-
-
-def _open_quote(line: str, quote: str) -> str:
-    """The quote that is still open at the end of a line."""
-    escaped = False
-    for character in line:
-        if escaped:
-            escaped = False
-        elif character == "\\" and quote != "'":
-            escaped = True
-        elif quote:
-            quote = "" if character == quote else quote
-        elif character in "'\"":
-            quote = character
-        elif character == "#" and not quote:
-            break
-    return quote
 
 
 def _options(context: Context) -> Iterator[Finding]:
