@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_npuconf.audit.document import CardText
+from pytest_npuconf.audit.document import CardText, kept
 from pytest_npuconf.audit.numbers import Number, numbers_in
 from pytest_npuconf.audit.quantities import Name, read_name
 
@@ -28,8 +28,13 @@ class Clause:
     section: str
 
 
-def clauses(card: CardText) -> Iterator[Clause]:
+@kept
+def clauses(card: CardText) -> tuple[Clause, ...]:
     """Each number of the card's prose with the words between it and the mark or number before it."""
+    return tuple(_read(card))
+
+
+def _read(card: CardText) -> Iterator[Clause]:
     for prose in card.proses:
         if len(prose.text) > 4000:
             continue

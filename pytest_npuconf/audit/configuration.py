@@ -61,9 +61,10 @@ ALIASES = {form.replace("\u00a0", " "): key for key, forms in _WRITTEN.items() f
 _TRUE = re.compile(r"^(true|yes|是|✅|1)\b|^(是|✅)", re.IGNORECASE)
 _FALSE = re.compile(r"^(false|no|否|❌|0)\b|^(否|❌)", re.IGNORECASE)
 _Q_KV = re.compile(
-    r"(\d+)\s*(?:个)?\s*(?:for\s*)?\(?Q\b\)?\D{0,12}?(\d+)\s*(?:个)?\s*(?:for\s*)?\(?KV\b", re.IGNORECASE
+    r"(?<!\d)(\d{1,4})\s{0,2}个?\s{0,2}(?:for\s{1,2})?\(?Q\b\)?\D{0,12}?(\d{1,4})\s{0,2}个?\s{0,2}(?:for\s{1,2})?\(?KV\b",
+    re.IGNORECASE,
 )
-_KEY_QUALIFIER = re.compile(r"\s*\((?:[^()]*)\)\s*$")
+_KEY_QUALIFIER = re.compile(r"\s{0,2}\([^()]{0,80}\)\s{0,2}$")
 
 
 def name_of(key: str) -> str | None:

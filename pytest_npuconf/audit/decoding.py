@@ -12,7 +12,10 @@ MAX_BYTES = 4_000_000
 MAX_LINE = 8_000
 """Characters in a line: embedded pictures (data:image/png;base64,...) are longer, and are cut."""
 
-_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),  # before UTF-16's
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
+)  # fmt: skip
 _KNOWN = (
     (b"\x89PNG", "a PNG picture"), (b"\xff\xd8\xff", "a JPEG picture"), (b"GIF8", "a GIF picture"), (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a ZIP archive (docx, xlsx, pth)"), (b"\x1f\x8b", "a gzip archive"), (b"\x7fELF", "a program"),

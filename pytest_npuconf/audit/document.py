@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import TypeVar
+
+_Read = TypeVar("_Read")
 
 QUOTE_LENGTH = 160
 
@@ -96,3 +101,16 @@ class CardText:
             return ""
         text = self.raw[line - 1].strip()
         return text if len(text) <= QUOTE_LENGTH else text[: QUOTE_LENGTH - 1] + "…"
+
+
+def kept(read: Callable[[CardText], _Read]) -> Callable[[CardText], _Read]:
+    """``read``, with what it gave for the last card kept: several rules ask for the same."""
+    last: list[tuple[CardText, _Read]] = []
+
+    @wraps(read)
+    def ask(card: CardText) -> _Read:
+        if not last or last[0][0] is not card:
+            last[:] = [(card, read(card))]
+        return last[0][1]
+
+    return ask

@@ -11,15 +11,16 @@ from typing import Any
 from pytest_npuconf.audit import configuration as keys
 from pytest_npuconf.audit.counting import GB, GIB, Count, Decoder, count_decoder, count_encoder, kv_bytes_per_token
 from pytest_npuconf.audit.document import CardText, Pair
+from pytest_npuconf.audit.families import ENCODER, FAMILIES, OTHER_SHAPES, QWEN2, QWEN3, VISION, named_in
 from pytest_npuconf.audit.numbers import Number, numbers_in
-from pytest_npuconf.audit.quantities import DTYPES, Name, read_name
+from pytest_npuconf.audit.quantities import DTYPES, Name, formats_in, read_name
 from pytest_npuconf.audit.statements import Parameters, json_values, parameters_in, parameters_of
+from pytest_npuconf.audit.told import CORE, names_a_class, told_config
 
 __all__ = [
     "BINARY",
     "BYTES",
     "DTYPE_BYTES",
-    "FAMILY_HEAD_DIM",
     "Counted",
     "Fact",
     "Facts",
@@ -53,33 +54,10 @@ DTYPE_BYTES = {
     "w4a16": 0.5,
     "w4a8": 0.5,
 }
-FAMILY_HEAD_DIM = re.compile(r"\bqwen3\b|qwen3(?=[-_. ]?\d|for)", re.IGNORECASE)
-# What makes the plain count of a decoder wrong, or the KV cache another one.
-_OTHER_SHAPES = re.compile(
-    r"\bMLA\b|multi-head latent|kv_lora_rank|linear[ _]attention|线性注意力|"
-    r"DeltaNet|Qwen3[-_]?Next|Qwen3\.5|Mamba|RWKV|sliding[ _]window|"
-    r"滑动窗口"
-    r"|DeepSeek[-_ ]?(V[23]|R1)(?![-_ ]?Distill)|gemma[-_ ]?[23]|gpt[-_]oss|"
-    r"GLM-4\.5|Kimi|MiniMax|cross[-_ ]attention|encoder-decoder|whisper|"
-    r"\bT5\b",
-    re.IGNORECASE,
-)
-_VISION = re.compile(
-    r"[-_ ]VL\b|视觉编码器|vision[_ ](encoder|config|tower)|\bViT\b|多模态|multimodal|"
-    r"InternVL|LLaVA|Omni|[-_ ]Audio|\bASR\b|\bTTS\b", re.IGNORECASE)  # fmt: skip
-_ENCODER = re.compile(
-    r"\b(Bert|XLMRoberta|Roberta)(Model|For\w+)\b|\bbge-(?!reranker-v2-gemma|multilingual|en-icl)|XLM-R", re.IGNORECASE
-)
-_QWEN2 = re.compile(r"qwen(1\.5|2(\.5)?)\b|qwen2for|QwQ|DeepSeek-R1-Distill-Qwen", re.IGNORECASE)
-_FAMILIES = re.compile(
-
-        r"qwen(1\.5|2(\.5)?|3)|qwq|llama|mistral|mixtral|\byi-|internlm[23]|"
-        r"baichuan2?-7b|deepseek-(llm|coder|r1-distill)|smollm|vicuna|tinyllama", re.IGNORECASE
-)  # fmt: skip
 
 
-_LONG_KEY = re.compile(r"^[\s•*\-]*([^:。;]{24,120}):\s*(\d[\d.,]*\s?[A-Za-z/]{0,10})$")
-_EQUALS = re.compile(r"^[\s•*\-]*([^=:|.,。;()\d]{2,40}?)\s*(?:=|\.{3,}|…{2,})\s*([^=]{1,60})$")
+_LONG_KEY = re.compile(r"^[\s•*\-]{0,8}([^:。;]{24,120}):\s{0,4}(\d[\d.,]{0,30}\s?[A-Za-z/]{0,10})$")
+_EQUALS = re.compile(r"^[\s•*\-]{0,8}([^=:|.,。;()\d]{2,40}?)\s{0,4}(?:=|\.{3,80}|…{2,40})\s{0,4}([^=]{1,60})$")
 
 
 # How a card says how many devices it uses.
@@ -165,7 +143,17 @@ class Facts:
             for key, value in keys.read_line(text):
                 if all(fact.line != line for fact in found.get(key, [])):
                     found.setdefault(key, []).append(Fact(value, line, f"{key}: {value}"))
+        self._add_told(found)
         return found
+
+    def _add_told(self, found: dict[str, list[Fact]]) -> None:
+        """A configuration told in one sentence, where no other line gives any of it."""
+        told = [(p, dict(told_config(p.text))) for p in self.card.proses] if names_a_class(self.text) else []
+        told = [(prose, values) for prose, values in told if values]
+        if len(told) != 1 or any(fact.line != told[0][0].line for key in CORE for fact in found.get(key, [])):
+            return
+        for key, value in told[0][1].items():
+            found.setdefault(key, []).append(Fact(value, told[0][0].line, f"{key}: {value}"))
 
     def config(self, key: str) -> Any:
         """The value of a key: of config.json, else of the card; None where it is missing or given with two values."""
@@ -196,13 +184,23 @@ class Facts:
         return value if isinstance(value, bool) else None
 
     @cached_property
+    def family(self) -> str:
+        """What names the model's family: model_type and architectures of config.json, else the card's text."""
+        return named_in(self.given) or self.text
+
+    @cached_property
+    def qwen3(self) -> bool:
+        """Whether it is a Qwen3: norms of q and k, and a head size of 128 where none is given."""
+        return QWEN3.search(self.family) is not None
+
+    @cached_property
     def head_dims(self) -> tuple[int, ...]:
         """The stated head_dim alone; else the readings of a card that leaves it out: 128 of the family, hidden / heads."""
         stated = self.integer("head_dim")
         if stated:
             return (stated,)
         hidden, heads = self.integer("hidden_size"), self.integer("num_attention_heads")
-        readings = [128] if FAMILY_HEAD_DIM.search(self.text) else []
+        readings = [128] if self.qwen3 else []
         if hidden and heads and hidden % heads == 0 and hidden // heads not in readings:
             readings.append(hidden // heads)
         return tuple(readings)
@@ -212,12 +210,12 @@ class Facts:
         """Whether keys and values of every layer are cached in full: no latent, linear or sliding attention."""
         if any(self.config(k) for k in ("kv_lora_rank", "q_lora_rank", "layer_types", "sliding_window_pattern")):
             return False
-        return not _OTHER_SHAPES.search(self.text)
+        return not OTHER_SHAPES.search(f"{self.text}\n{named_in(self.given)}")
 
     @cached_property
     def known_family(self) -> bool:
         """Whether the card names a family whose layers the count knows."""
-        return bool(_FAMILIES.search(self.text) or _ENCODER.search(self.text))
+        return bool(FAMILIES.search(self.family) or ENCODER.search(self.family))
 
     @cached_property
     def several_models(self) -> bool:
@@ -228,9 +226,9 @@ class Facts:
     @cached_property
     def counted(self) -> tuple[Counted, ...]:
         """Counts of parameters by formula, one for each reading of what the card leaves open; empty where not sure."""
-        if self.several_models or _VISION.search(self.text) or self.config("vision_config"):
+        if self.several_models or VISION.search(self.text) or self.config("vision_config"):
             return ()
-        if _ENCODER.search(self.text):
+        if ENCODER.search(self.family):
             return self._encoder()
         if not self.plain_attention:
             return ()
@@ -256,11 +254,11 @@ class Facts:
         if experts is None or not (intermediate or experts[0]):
             return
         kv_heads = self.integer("num_key_value_heads") or heads
-        qwen3, qwen2 = bool(FAMILY_HEAD_DIM.search(self.text)), bool(_QWEN2.search(self.text))
+        qkv_bias = QWEN2.search(self.family) is not None and not self.qwen3
         for head_dim in self.head_dims:
             for tied in (True, False) if self.tied is None else (self.tied,):
                 decoder = Decoder(hidden, intermediate, layers, heads, kv_heads, head_dim, vocabulary, tied, *experts)
-                count = count_decoder(decoder, qk_norm=qwen3, qkv_bias=qwen2 and not qwen3)
+                count = count_decoder(decoder, qk_norm=self.qwen3, qkv_bias=qkv_bias)
                 yield Counted(count, head_dim, f"head_dim {head_dim}, embedding {'tied' if tied else 'and head apart'}")
 
     def _experts(self) -> tuple[int, int, int, int, int] | None:
@@ -307,11 +305,10 @@ class Facts:
                     if form.search(pair.value):
                         found.setdefault(name, pair.line)
         if not found:  # only one format in the whole card
-            lines = {
-                name: line for name, form in DTYPES for line, text in enumerate(self.card.lines, 1) if form.search(text)
-            }
-            if len(lines) == 1:
-                return lines
+            named = formats_in(self.text)
+            for only, form in named if len(named) == 1 else ():
+                held = [line for line, text in enumerate(self.card.lines, 1) if form.search(text)]
+                return {only: held[-1]} if held else {}
         return found
 
     @cached_property
@@ -367,13 +364,6 @@ class Facts:
         if re.search(r"双卡|两卡|双芯", self.text):
             found.append(2)
         return max(found)
-
-    @cached_property
-    def context_lengths(self) -> tuple[Stated, ...]:
-        """Lengths of context in pairs, from --max-model-len and the like."""
-        pattern = re.compile(r"上下文|序列长度|max[-_ ]?model[-_ ]?len|context|max_position", re.IGNORECASE)
-        found = [p for p in self.card.pairs if pattern.search(p.key)]
-        return tuple(Stated(n, read_name(p.key), p.section) for p in found for n in numbers_in(p.value, p.line))
 
 
 def read_facts(card: CardText, config: Mapping[str, Any] | None = None) -> Facts:

@@ -67,7 +67,8 @@ class Interval:
 def around(number: Number, scale: float = 1.0) -> Interval:
     """What ``number`` can stand for before it was rounded, times ``scale``."""
     half = number.half_ulp
-    return Interval(number.value - half, number.value + half) * scale
+    plain_value = Interval(number.value - half, number.value + half)
+    return plain_value if scale == 1.0 else plain_value * scale
 
 
 def mean(values: Iterable[Interval]) -> Interval:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 # The unit's one name, and how it is written (case apart, spaces around "/" allowed).
 _WRITTEN = {
@@ -91,6 +92,12 @@ def numbers_in(text: str, line: int = 0) -> list[Number]:
     Not numbers: digits inside a word or after its hyphen (Qwen3, float32, 910B, top-5), versions (0.18.0), two cells
     glued together (7.23507.1390), dates, addresses, "#1", and a decimal comma (0,95: it could be a list of two).
     """
+    return list(_numbers(text, line))
+
+
+@lru_cache(maxsize=16384)
+def _numbers(text: str, line: int) -> tuple[Number, ...]:
+    """The numbers, kept: most rules ask for those of the same lines."""
     closed = [match.span() for match in _NOT_NUMBERS.finditer(text)]
     found = []
     behind = 0  # how many of the closed spans end before the match
@@ -101,7 +108,7 @@ def numbers_in(text: str, line: int = 0) -> list[Number]:
             number = _number(text, match, line)
             if number is not None:
                 found.append(number)
-    return found
+    return tuple(found)
 
 
 def _number(text: str, match: re.Match[str], line: int) -> Number | None:

@@ -73,7 +73,10 @@ _AGGREGATES: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 
 # Names of summary rows that are no plain aggregate: they are left out of the detail rows, and never judged.
-_SUMMARY = re.compile(r"^(all|overall|整体|总体|全部|综合|accuracy|准确率|小计|subtotal|合计|总计)$", re.IGNORECASE)
+_SUMMARY = re.compile(
+    r"^(sum\s?/\s?(?:avg|mean)|s\.?d\.?|all|overall|整体|总体|全部|综合|accuracy|准确率|小计|subtotal|合计|总计)$",
+    re.IGNORECASE,
+)
 
 _DEVICES: tuple[tuple[str, str], ...] = (
     ("npu", r"\bnpu\b|昇腾|ascend\s*\w*"),
@@ -92,7 +95,7 @@ _SUBJECTS: tuple[tuple[str, str], ...] = (
 )  # fmt: skip
 _DELTA = re.compile(
     r"差异|差值|偏差|变化|下降|提升|损失率|差距|相差|Δ|\bdelta\b|\bdiff(erence)?s?\b|\bgap\b|"
-    r"\bdrop\b|\bchange\b|\bloss\s*%", re.IGNORECASE)  # fmt: skip
+    r"\bdrop\b|\bchange\b|\bboost\b|\bgain\b|\bimprovement\b|\buplift\b|\bloss\s*%", re.IGNORECASE)  # fmt: skip
 _RATIO = re.compile(r"加速比|倍率|倍数|比值|speed[\s-]?up|\bratio\b|保持率|retention", re.IGNORECASE)
 _PUNCTUATION = re.compile(r"[\s()\[\]{}<>:;,.\-–—_/|*`'\"“”#%&+~≈→↑↓✅❌⚠️🟢📋?!·=]+")
 _FILLER = re.compile(
@@ -116,6 +119,18 @@ AGGREGATES = _compiled(_AGGREGATES)
 DEVICES = _compiled(_DEVICES)
 DTYPES = _compiled(_DTYPES)
 SUBJECTS = _compiled(_SUBJECTS)
+
+
+# Of these words is what the names of number formats are made of.
+_WORD = re.compile(r"[A-Za-z0-9_]+(?:[\s-]?bit(?![A-Za-z0-9]))?", re.IGNORECASE)
+_ALPHABETIC = {"half", "awq", "gptq"}
+
+
+def formats_in(text: str) -> list[tuple[str, re.Pattern[str]]]:
+    """The number formats of a long text. The patterns look at its different words only: over all of it they take seconds."""
+    words = {w for w in _WORD.findall(text) if any(c.isdigit() for c in w) or w.lower() in _ALPHABETIC}
+    short = "\n".join(sorted(words))
+    return [entry for entry in DTYPES if entry[1].search(short)]
 
 
 @dataclass(frozen=True)
@@ -178,11 +193,16 @@ _ALONE = re.compile(
     r"[^A-Za-z\u4e00-\u9fff]*(\(.*\))?[^A-Za-z\u4e00-\u9fff]*$", re.IGNORECASE)  # fmt: skip
 
 
+_FIGURE = re.compile(r"^\W{0,4}\d[\d.,]{0,20}\s{0,2}%?\s{0,2}\(")  # "33 (mean)" is a value that says its kind, no label
+
+
 @lru_cache(maxsize=8192)
 def aggregate_of_row(label: str) -> str:
     """``mean``, ``median``, ``max``, ``min``, ``total``, ``weighted`` where the label of a row says only that; ``other``
     where it is a summary of another kind; else an empty text.
     """
+    if _FIGURE.match(label) or re.search(r"@\s?\d", label):  # "Avg@8" is how one row was scored
+        return ""
     if _ALONE.match(label):
         return read_name(label).aggregate
     name = read_name(label)

@@ -41,6 +41,7 @@ def repair(lines: Sequence[str]) -> Repaired:
     entries, pairs = _take_front_matter(entries)
     entries, notes = close_fences(entries)
     entries, html = take_html_tables(entries)
+    entries = [_plain_bars(entry) for entry in entries]
     entries = _cut_glued(entries)
     entries = fence_commands(entries)
     entries, dropped = _separate_tables(_delimited(entries))
@@ -88,6 +89,13 @@ def _take_front_matter(entries: list[Line]) -> tuple[list[Line], list[Pair]]:
             found.setdefault(name, ([], entry.origin))[0].append(value)
     pairs = [Pair(key, tidy(", ".join(values)), line, "") for key, (values, line) in found.items()]
     return entries[end + 1 :], pairs
+
+
+def _plain_bars(entry: Line) -> Line:
+    """A row between full-width bars, with plain ones; bars inside a sentence stay."""
+    text = entry.text.strip()
+    drawn = len(text) > 2 and text[0] == text[-1] == "｜" and "|" not in text and not entry.code
+    return Line(entry.text.replace("｜", "|"), entry.origin) if drawn else entry
 
 
 def _cut_glued(entries: Sequence[Line]) -> list[Line]:

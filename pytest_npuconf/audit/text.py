@@ -37,6 +37,8 @@ __all__ = [
 def read_card(path: Path) -> list[CardText]:
     """The cards of a file (several, where a whole card follows another). AuditError where it is no readable text."""
     text, notes = decode(read_bytes(path), str(path))
+    if not text.strip():
+        notes = (*notes, f"{path} is empty: there is nothing to audit")
     cards = parse_cards(text, str(path))
     return [dataclasses.replace(card, notes=(*notes, *card.notes)) for card in cards]
 

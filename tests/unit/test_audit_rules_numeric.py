@@ -6,12 +6,15 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from functools import cache
 
 import pytest
 
+from pytest_npuconf.audit import configuration as keys
 from pytest_npuconf.audit.context import Context
 from pytest_npuconf.audit.counting import Decoder, count_decoder, count_encoder, kv_bytes_per_token
+from pytest_npuconf.audit.facts import read_facts
 from pytest_npuconf.audit.findings import Level
 from pytest_npuconf.audit.interval import Interval, around, mean, median
 from pytest_npuconf.audit.numbers import numbers_in
@@ -492,3 +495,58 @@ def test_nothing_else_in_the_documented_cards_is_flagged():
 
 def test_findings_can_be_written_as_json():
     json.dumps([(f.rule, f.level, f.line, f.quote, f.message, f.recomputed) for f in audit(CONFIG + SPEED)])
+
+
+# ---------------------------------------------------------------------------------------------------------------- families
+
+TINY = {
+    "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+    "head_dim": 32, "vocab_size": 1000, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def _count(text, **names):
+    (counted,) = read_facts(parse_card(text), {**TINY, **names}).counted
+    return counted.count.total
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"model_type": "qwen3"},
+        {"architectures": ["Qwen3ForCausalLM"]},
+        {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"]},
+    ],
+)
+def test_the_config_says_that_q_and_k_have_norms(names):
+    assert _count("# A model", **names) - _count("# A model", model_type="llama") == 2 * 2 * 32
+
+
+def test_the_config_says_that_q_k_and_v_have_biases():
+    assert _count("# A model", model_type="qwen2") - _count("# A model", model_type="llama") == 2 * (4 + 2 * 2) * 32
+
+
+def test_the_names_of_a_config_come_before_those_of_the_text():
+    assert _count("# Compared with Qwen3-4B", model_type="llama") == _count("# A model", model_type="llama")
+    assert _count("# Qwen3-tiny, made from Qwen3-4B") == _count("# A model", model_type="qwen3")
+
+
+def test_a_config_without_head_dim_has_that_of_its_family():
+    config = {key: value for key, value in TINY.items() if key != "head_dim"}
+    assert read_facts(parse_card("# A model"), {**config, "model_type": "qwen3"}).head_dims == (128, 16)
+    assert read_facts(parse_card("# Not Qwen3-4B"), {**config, "model_type": "llama"}).head_dims == (16,)
+
+
+@pytest.mark.parametrize("value", [None, 3, ["x"], {}])
+def test_a_config_whose_names_are_none_is_left_alone(value):
+    assert _count("# A model", model_type=value, architectures=value if not isinstance(value, list) else [3]) > 0
+
+
+@pytest.mark.parametrize("unit", ["1", " ", "- ", "a ", "1 for Q ", "=", "("])
+def test_keys_and_values_of_any_length_take_no_time(unit):
+    text = (unit * 8000)[:8000]
+    started = time.process_time()
+    list(keys.read_pair("num_attention_heads", text))
+    keys.name_of(text)
+    assert read_facts(parse_card(text), None).pairs is not None
+    assert time.process_time() - started < 1

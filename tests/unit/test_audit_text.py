@@ -49,6 +49,11 @@ def test_a_bar_in_code_or_escaped_is_no_separator():
     assert grid(only_table("| a | b |\n|---|---|\n| `x \\| y` | 1 \\| 2 |")) == [["a", "b"], ["x | y", "1 | 2"]]
 
 
+@pytest.mark.parametrize("text", ["one ｜ two ｜ three\n", "```\n｜a｜b｜\n｜x｜0.9｜\n```\n", "｜a｜b|\n｜x｜0.9|\n"])
+def test_full_width_bars_elsewhere_are_no_table(text):
+    assert not parse_card(text).tables
+
+
 def test_missing_cells_are_empty():
     assert grid(only_table("a | b | c\n---|---|---\n1 | 2\n")) == [["a", "b", "c"], ["1", "2", ""]]
 
@@ -89,6 +94,8 @@ def test_tables_glued_to_prose_before_and_after():
     [
         "+---+-----+\n| a | b   |\n+===+=====+\n| x | 0.9 |\n+---+-----+\n| y | 0.8 |\n+---+-----+\n",
         "text\n| a | b |\n| x | 0.9 |\n| y | 0.8 |\ntext\n",
+        "｜a｜b｜\n｜---｜---｜\n｜x｜0.9｜\n｜y｜0.8｜\n",
+        "｜ a ｜ b ｜\n｜ x ｜ 0.9 ｜\n｜ y ｜ 0.8 ｜\n",
     ],
 )
 def test_tables_that_are_drawn_or_have_no_delimiter_row(text):
@@ -396,6 +403,7 @@ CARD = "# 卡片\n\n| 指标 | 值 |\n|---|---|\n| 精度 | ９９％ |\n"
         (CARD.encode(), ""),
         (CARD.encode("utf-8-sig"), ""),
         (CARD.encode("utf-16"), ""),
+        (CARD.encode("utf-32"), ""),
         (codecs.BOM_UTF16_BE + CARD.encode("utf-16-be"), ""),
         (CARD.replace("\n", "\r\n").encode(), ""),
         (CARD.replace("\n", "\r").encode(), ""),
@@ -454,6 +462,7 @@ def test_an_empty_file_is_an_empty_card(tmp_path):
     path.write_bytes(b"")
     (card,) = read_card(path)
     assert (card.tables, card.pairs, card.proses) == ((), (), ())
+    assert "nothing to audit" in card.notes[0]
 
 
 def test_thin_spaces_full_width_and_other_digits():

@@ -15,7 +15,7 @@ _LIMIT = r"门限|阈值|标准|通过标准|要求|threshold|limit|required|req
 _FIGURE = r"实测|实测值|测量值|结果|measured|observed|actual|result"
 _VERDICT = r"结论|判定|verdict|conclusion|decision|status"
 _FIELD = re.compile(rf"(?:^|[\s,;。|.])(?P<key>{_LIMIT}|{_FIGURE}|{_VERDICT})\s*[:=]\s*", re.IGNORECASE)
-_KEY = re.compile(r"^[-*•\s]*(?P<key>[^::=|]{1,40}?)\s*[:=]\s*(?P<value>\S.*)$")
+_KEY = re.compile(r"^[-*•\s]{0,8}(?P<key>[^:=|]{1,40}?)\s{0,4}[:=]\s{0,4}(?P<value>\S.*)$")
 
 
 @dataclass(frozen=True)

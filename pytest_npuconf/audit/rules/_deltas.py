@@ -19,6 +19,7 @@ RATIO = "{a} / {b}"
 RATIO_PERCENT = "100 {a} / {b}"
 _FORMULAS = (PLAIN, PERCENT, FRACTION, MIDDLE)
 _MINUS = re.compile(r"\s+[-–−]\s+")
+MANY = 12  # pairs of columns: of more, some two fit most rows by chance
 _RATIOS = (RATIO, RATIO_PERCENT, PERCENT)
 
 
@@ -53,10 +54,11 @@ def _formulas(name: Name, unit: str) -> tuple[str, ...]:
         return _RATIOS
     if unit == "pp":
         return (PLAIN,)
-    return _FORMULAS
+    return (*_FORMULAS, RATIO, RATIO_PERCENT)  # "gain 4.35" is also said of 124 against 29
 
 
-def _try(rows: list[Row], j: int, a: int, b: int, formula: str) -> Delta | None:
+def _try(rows: list[Row], j: int, a: int, b: int, formula: str, *, strict: bool) -> Delta | None:
+    """The formula over the rows. ``strict``: None at the first row that it does not fit."""
     fits, misfits = 0, []
     for row in rows:
         x, y, d = exact(row.numbers[a]), exact(row.numbers[b]), exact(row.numbers[j])
@@ -67,6 +69,8 @@ def _try(rows: list[Row], j: int, a: int, b: int, formula: str) -> Delta | None:
             return None
         if value.overlaps(abs(stated(d))):
             fits += 1
+        elif strict:
+            return None
         else:
             misfits.append((row, value))
     return Delta(j, a, b, formula, fits, tuple(misfits))
@@ -89,7 +93,38 @@ def _comparable(grid: Grid, rows: list[Row], j: int) -> list[tuple[int, int]]:
     return pairs
 
 
+_SETTINGS = {"batch", "concurrency", "input_length", "output_length", "length"}
+
+
+def _of_one_order(grid: Grid, delta: Delta) -> bool:
+    """Whether the two columns could be two measurements of one thing: in no row is one four times the other."""
+    pairs = [(row.numbers[delta.a], row.numbers[delta.b]) for row in grid.details]
+    sizes = [sorted((abs(x.value), abs(y.value))) for x, y in pairs if x is not None and y is not None]
+    return all(high <= 4 * low for low, high in sizes)
+
+
+def _speaks(grid: Grid, delta: Delta) -> bool:
+    """Whether the rows that fit are evidence: not all of one value, and not of a column of settings, two quantities."""
+    wrong = {id(row) for row, _ in delta.misfits}
+    right = [row.numbers[delta.column] for row in grid.details if id(row) not in wrong]
+    names = (grid.names[delta.a], grid.names[delta.b])
+    quantities = {name.quantity for name in names if name.quantity}
+    if len(quantities) > 1 or quantities & _SETTINGS:
+        return False
+    if delta.fits == 0:
+        return names[0].quantity == names[1].quantity and _of_one_order(grid, delta)
+    return len({n.value for n in right if n is not None}) > 1
+
+
 def best_delta(grid: Grid, j: int) -> Delta | None:
+    """What column ``j`` is the difference of, kept with the table: three rules ask for it."""
+    if j not in grid.kept:
+        grid.kept[j] = _find_delta(grid, j)
+    found: Delta | None = grid.kept[j]
+    return found
+
+
+def _find_delta(grid: Grid, j: int) -> Delta | None:
     """What column ``j`` is the difference of; None where it is none, or where no reading is clearly the right one.
 
     Sure are: every row fits; or at least two rows and two thirds of them do. With two columns only, and a name that says
@@ -107,15 +142,18 @@ def best_delta(grid: Grid, j: int) -> Delta | None:
         return None
     unit = rows[0].numbers[j].unit if rows[0].numbers[j] is not None else ""  # type: ignore[union-attr]
     pairs = _comparable(grid, rows, j)
-    tried = [t for a, b in pairs for f in _formulas(name, unit) if (t := _try(rows, j, a, b, f)) is not None]
+    many = len(pairs) > MANY
+    tried = [
+        t for a, b in pairs for f in _formulas(name, unit) if (t := _try(rows, j, a, b, f, strict=many)) is not None
+    ]
     tried = [t for t in tried if t.fits + len(t.misfits) == len(rows)]
     if not tried:
         return None
     best = max(tried, key=lambda t: t.fits)
     if not best.misfits:
         return best
-    if len(pairs) > 12:
-        return None  # of many columns some two fit by chance
+    if many or not _speaks(grid, best):
+        return None
     if best.fits >= 2 and best.fits * 3 >= len(rows) * 2:
         return best
     if best.fits == 0 and name.delta and not name.quantity.startswith(("rel", "abs")) and len(pairs) == 2:

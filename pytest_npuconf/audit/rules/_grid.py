@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from pytest_npuconf.audit.document import CardText, Cell, Table
+from pytest_npuconf.audit.document import CardText, Cell, Table, kept
 from pytest_npuconf.audit.interval import Interval, around
 from pytest_npuconf.audit.numbers import Number
 from pytest_npuconf.audit.quantities import Name, aggregate_of_row, cell_number, is_blank, read_name
 
+# In a column of ways to pool or to reduce, "mean" is one of them.
+_POOLING = re.compile(r"pool|池化|聚合|reduc|aggregat", re.IGNORECASE)
 _ELLIPSIS = re.compile(r"^[\s.…⋮·]+$")
 _VAGUE = {"~", "≈", "约", "about", "approx", "approx.", "around"}
+_SCALES = {"K", "M", "T", "params", "万", "亿"}
 _ONE_SIDED = {"<", ">", "≤", "≥", "<=", ">=", "±", "+/-"}
 
 
@@ -35,6 +39,11 @@ class Grid:
     table: Table
     names: tuple[Name, ...]
     rows: tuple[Row, ...]
+
+    @cached_property
+    def kept(self) -> dict[int, Any]:
+        """What was found out about a column, for whoever asks again."""
+        return {}
 
     @cached_property
     def details(self) -> tuple[Row, ...]:
@@ -71,19 +80,27 @@ def grid_of(table: Table) -> Grid:
     """The numbers of a table."""
     names = tuple(read_name(cell.text) for cell in table.header)
     rows = []
-    for cells in table.rows:
-        kind = next((k for k in (aggregate_of_row(c.text) for c in cells[:2]) if k), "")
+    labels = [i for i, cell in enumerate(table.header[:2]) if not _POOLING.search(cell.text)]
+    for at, cells in enumerate(table.rows):
+        kinds = ((i, aggregate_of_row(cells[i].text)) for i in labels)
+        kind = next((k for i, k in kinds if k and (i == 0 or _continues(table, at))), "")
         line = next((c.line for c in cells if c.text), table.line)
         label = next((c.text for c in cells if c.text), "")
         rows.append(Row(label, kind, line, tuple(cells), tuple(cell_number(c) for c in cells)))
     return Grid(table, names, tuple(rows))
 
 
-def grids(card: CardText) -> Iterator[Grid]:
+def _continues(table: Table, at: int) -> bool:
+    """Whether the row's first cell names no row of its own: blank, or the same as above or below."""
+    first = table.rows[at][0].text
+    beside = [table.rows[i][0].text for i in (at - 1, at + 1) if 0 <= i < len(table.rows)]
+    return is_blank(first) or first in beside
+
+
+@kept
+def grids(card: CardText) -> tuple[Grid, ...]:
     """All tables of the card that have a header and a row."""
-    for table in card.tables:
-        if table.header and table.rows:
-            yield grid_of(table)
+    return tuple(grid_of(table) for table in card.tables if table.header and table.rows)
 
 
 def column(rows: Sequence[Row], j: int) -> list[Number] | None:
@@ -100,6 +117,8 @@ def column(rows: Sequence[Row], j: int) -> list[Number] | None:
         numbers.append(number)
     if len(numbers) < 2 or len({n.unit for n in numbers if n.unit}) > 1:
         return None
+    if any(n.unit in _SCALES for n in numbers) and any(not n.unit and n.value for n in numbers):
+        return None  # 1.3k beside 370: they are not of one scale
     return numbers
 
 
@@ -112,8 +131,3 @@ def stated(number: Number) -> Interval:
     """What a written number stands for; "about" gives it two more units of its last digit."""
     interval = around(number)
     return interval.widened(4 * number.half_ulp) if number.before in _VAGUE else interval
-
-
-def tokens_at(card: CardText, pattern: re.Pattern[str]) -> bool:
-    """Whether the pattern occurs anywhere in the card."""
-    return any(pattern.search(line) for line in card.lines)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_npuconf.audit.context import Context
 from pytest_npuconf.audit.counting import kv_bytes_per_token
-from pytest_npuconf.audit.facts import BINARY, BYTES, FAMILY_HEAD_DIM, Facts
+from pytest_npuconf.audit.facts import BINARY, BYTES, Facts
 from pytest_npuconf.audit.interval import Interval, around
 from pytest_npuconf.audit.numbers import Number, numbers_in
 
@@ -115,7 +115,7 @@ def proved_head_dim(context: Context) -> int | None:
         return None
     quotient = hidden // heads
     usual = {128, quotient, stated or quotient}
-    if not FAMILY_HEAD_DIM.search(facts.text):
+    if not facts.qwen3:
         usual |= {64, 80, 96, 256}
     proved = [d for d in usual if all(fits(facts, c, d) for c in figures)]
     return proved[0] if len(proved) == 1 else None

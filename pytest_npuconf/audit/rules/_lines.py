@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pytest_npuconf.audit.document import CardText
+from pytest_npuconf.audit.document import CardText, kept
 from pytest_npuconf.audit.normalise import without_markup
 
 # Said of something, it takes the force out of the line: an option that was removed, a variable that does not exist.
@@ -45,17 +45,9 @@ class Line:
     code: bool
 
 
-_last: list[tuple[CardText, tuple[Line, ...]]] = []
-
-
+@kept
 def lines_of(card: CardText) -> tuple[Line, ...]:
-    """The lines of the card that are not blank. Every rule asks for them, so the last card's are kept."""
-    if not _last or _last[0][0] is not card:
-        _last[:] = [(card, _read(card))]
-    return _last[0][1]
-
-
-def _read(card: CardText) -> tuple[Line, ...]:
+    """The lines of the card that are not blank."""
     code = code_lines(card)
     found = []
     for number, line in enumerate(card.lines, 1):

@@ -116,7 +116,7 @@ def _usable(name: Name) -> bool:
     return not _OTHER.search(name.text)
 
 
-def _assemble(figures: Sequence[tuple[Number, Name]], section: str) -> list[Run]:
+def runs_of(figures: Sequence[tuple[Number, Name]], section: str) -> list[Run]:
     """A run for each set of tags (devices, formats) that the figures name; figures without tags belong to all."""
     usable = [(n, name) for n, name in figures if _usable(name) and exact(n) is not None]
     tag_sets = {name.tags for _, name in usable if name.quantity in SPEEDS and name.tags} or {frozenset()}
@@ -136,7 +136,7 @@ def _assemble(figures: Sequence[tuple[Number, Name]], section: str) -> list[Run]
     return [run for run in runs if run.speeds]
 
 
-def _lists(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[tuple[Number, Name]]]]:
+def lists(pairs: Sequence[Pair]) -> Iterator[tuple[str, list[tuple[Number, Name]]]]:
     """Neighbouring pairs of one section."""
     block: list[tuple[Number, Name]] = []
     last: Pair | None = None
@@ -198,7 +198,7 @@ def _rows(context: Context, grid: Grid) -> Iterator[Run]:
             continue
         own = [(n, name) for n, name in zip(row.numbers, names, strict=True) if n is not None]
         held = {name.quantity for _, name in own}
-        yield from _assemble([*own, *(d for d in defaults if d[1].quantity not in held)], grid.table.section)
+        yield from runs_of([*own, *(d for d in defaults if d[1].quantity not in held)], grid.table.section)
 
 
 def _columns(context: Context, grid: Grid) -> Iterator[Run]:
@@ -217,7 +217,7 @@ def _columns(context: Context, grid: Grid) -> Iterator[Run]:
         if header.quantity in SHAPES:
             own += [(n, header) for n in numbers_in(header.text, grid.table.line)[:1]]
         held = {name.quantity for _, name in own}
-        for run in _assemble([*own, *(d for d in defaults if d[1].quantity not in held)], grid.table.section):
+        for run in runs_of([*own, *(d for d in defaults if d[1].quantity not in held)], grid.table.section):
             yield Run(run.speeds, run.shapes, run.section, run.tags | header.tags)
 
 
@@ -229,8 +229,8 @@ def runs(context: Context) -> Iterator[Run]:
 
 
 def _all_runs(context: Context) -> Iterator[Run]:
-    for section, figures in _lists(context.facts.pairs):
-        yield from _assemble(figures, section)
+    for section, figures in lists(context.facts.pairs):
+        yield from runs_of(figures, section)
     for grid in grids(context.card):
         yield from _rows(context, grid)
         yield from _columns(context, grid)

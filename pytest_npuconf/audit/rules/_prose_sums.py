@@ -43,6 +43,11 @@ def points(context: Context) -> Iterator[Finding]:
             )
 
 
+_CHANGE = re.compile(
+    r"(?:increase|decrease|rise|drop|reduction|增加|减少|上升|下降|升高|降低)(?: ?\(%\))?", re.IGNORECASE
+)
+
+
 def _only(pair: Pair) -> Number | None:
     numbers = numbers_in(pair.value, pair.line)
     return exact(numbers[0]) if len(numbers) == 1 and numbers[0].start <= 1 else None
@@ -54,7 +59,10 @@ def neighbours(context: Context) -> Iterator[Finding]:
     for first, second, third in zip(pairs, pairs[1:], pairs[2:], strict=False):
         a, b, d = _only(first), _only(second), _only(third)
         names = [read_name(pair.key) for pair in (first, second, third)]
-        if a is None or b is None or d is None or third.line - first.line > 4 or not names[2].delta or names[2].ratio:
+        if a is None or b is None or d is None or third.line - first.line > 4 or names[2].ratio:
+            continue
+        bare = d.unit in ("%", "pp", a.unit) and d.text == third.value.strip()
+        if not names[2].delta and not (bare and _CHANGE.fullmatch(third.key.strip())):
             continue
         alike = (
             names[0].quantity == names[1].quantity and names[0].rest == names[1].rest and names[0].tags != names[1].tags

@@ -16,6 +16,7 @@ _WEIGHTED = re.compile(r"^\W*(加权平均|weighted\s+(mean|average|avg))\W*$", 
 _K_OF_N = (
     re.compile(
         r"(?<![\d./-])(\d{1,6})\s?/\s?(\d{1,6})(?![\d./])\s*(?:[(=≈:,]|即|约为?|correct,?)*\s*(\d{1,3}(?:\.\d+)?)\s?%"
+        r"(?!\|)"  # "Epoch 3/50: 100%|####|" is a bar: the percentage is that of the steps
     ),
     re.compile(
         r"(?<![\d./-])(\d{1,6})\s?/\s?(\d{1,6})(?![\d./])[^%\d.;。]{0,30}?(?:accuracy|"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from pytest_npuconf.audit.document import CardText
+from pytest_npuconf.audit.document import CardText, kept
 from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
 
 # The written name of each component. The longer name stands first where one begins another.
@@ -28,7 +28,8 @@ _STATED = re.compile(
     + r")(?![A-Za-z_])[\s`*]*(?:版本|version)?[\s:=|`*]*?(?P<op>==|>=|≥|<=|≤|~=|>|<|=|:|\|)?[\s|`*:]*v?(?P<version>"
     + _VERSION
     + r")(?P<after>\+(?!\s*[A-Za-z])|\s*(?:及以上|以上|或更高|或以上|及更高|and above|or (?:later|newer|above|higher)|and later))?"
-    + r"(?P<more>\s?[-~–—/、]\s?v?\d+\.\d|\s?(?:or|and|或|和|至|to)\s?v?\d+\.\d)?",
+    + r"(?P<more>\s?[-~–—/、]\s?v?\d+\.\d|\s?(?:or|and|或|和|至|to)\s?v?\d+\.\d"
+    r"|\s?\([^)|]{0,40}\)\s?[,;、/]\s?v?\d+\.\d)?",
     re.IGNORECASE,
 )
 # Words that make a version something else than the environment of this card.
@@ -38,6 +39,7 @@ _OTHER = re.compile(
     r"|as of)\b",
     re.IGNORECASE,
 )
+_CUDA = re.compile(r"\bCUDA\s?\d|\bcu1\d\d\b|\bROCm\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,9 @@ class Stated:
     code: bool
 
 
-_last: list[tuple[CardText, tuple[Stated, ...]]] = []
-
-
+@kept
 def stated_versions(card: CardText) -> tuple[Stated, ...]:
     """Every version that the card gives of a component of the serving stack, ranges and alternatives left out."""
-    if not _last or _last[0][0] is not card:
-        _last[:] = [(card, _read(card))]
-    return _last[0][1]
-
-
-def _read(card: CardText) -> tuple[Stated, ...]:
     found: list[Stated] = []
     for line in lines_of(card):
         if DENIED.search(line.text) and not line.code and "|" not in line.text:
@@ -85,6 +79,8 @@ def _in_line(line: Line) -> list[Stated]:
         version = version_of(match["version"])
         if version is None:
             continue
+        if name == "torch" and _CUDA.search(line.text):
+            continue  # that of another backend
         least = match["op"] in (">=", "≥") or bool(match["after"])
         if "|" in match.group() and re.search(rf"\|[^|]*{_VERSION}", line.text[match.end() :]):
             continue  # a column for each of several environments

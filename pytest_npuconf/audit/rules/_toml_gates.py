@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 from collections.abc import Iterator
@@ -83,11 +84,10 @@ def _claim(claim: dict[str, Any], header: int, lines: list[str]) -> Iterator[Fin
     gate = claim.get("gate")
     if isinstance(gate, dict) and isinstance(gate.get("bound"), (int, float)):
         line = _key(lines, header, "gate")
-        # A documented gate that does not decide, with the reason for that, is a quotation.
-        if required or not str(claim.get("reason", "")).strip():
-            yield from _bound(
-                f"{name} {claim.get('statistic', '')}", str(gate.get("op", "")), float(gate["bound"]), line, lines
-            )
+        quoted = "" if required else str(claim.get("reason", "")).strip()
+        statistic = f"{name} {claim.get('statistic', '')}"
+        for found in _bound(statistic, str(gate.get("op", "")), float(gate["bound"]), line, lines):
+            yield _quotation(found, quoted) if quoted else found
         if gate.get("op") == "+-" and required and claim.get("better") in ("higher", "lower"):
             yield _finding(
                 lines, line, Level.AMBIGUOUS, f"{name}: a two-sided gate fails a figure that is better by as much"
@@ -105,6 +105,12 @@ def _claim(claim: dict[str, Any], header: int, lines: list[str]) -> Iterator[Fin
         yield _finding(lines, _key(lines, header, "tolerance"), Level.IMPLAUSIBLE, message, ratio)
     if required and not str(claim.get("reason", "")).strip():
         yield _finding(lines, header, Level.UNSUPPORTED, f"{name} decides conformance and gives no reason")
+
+
+def _quotation(found: Finding, reason: str) -> Finding:
+    """A documented gate that does not decide, with the reason for that, is a quotation: listed, and no fault of the card."""
+    message = f"{found.message}; quoted, it decides nothing: {reason}"
+    return dataclasses.replace(found, level=Level.FINE, message=message)
 
 
 def _override(name: str, gate: dict[str, Any], header: int, lines: list[str]) -> Iterator[Finding]:

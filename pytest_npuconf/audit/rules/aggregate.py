@@ -22,8 +22,7 @@ from pytest_npuconf.audit.interval import (
 from pytest_npuconf.audit.numbers import Number
 from pytest_npuconf.audit.rules._deltas import Delta, best_delta, difference
 from pytest_npuconf.audit.rules._grid import Grid, Row, column, exact, grids, stated
-from pytest_npuconf.audit.rules._prose_sums import neighbours, parts, points
-from pytest_npuconf.audit.rules._shares import shares, shares_in_prose, weighted
+from pytest_npuconf.audit.rules._outside import of_table, of_text
 
 _WORDS = {
     "mean": "mean",
@@ -267,6 +266,20 @@ def _signs(context: Context, grid: Grid, delta: Delta) -> Iterator[Finding]:
                 )
 
 
+def _cut(number: Number) -> Interval:
+    """What a figure stands for that was cut off behind its last digit."""
+    return Interval(abs(number.value), abs(number.value) + 2 * number.half_ulp)
+
+
+def _cut_off(row: Row, number: Number, delta: Delta, value: Interval) -> bool:
+    """Whether the row fits if the result, or the figures it comes from, were cut off."""
+    a, b = row.numbers[delta.a], row.numbers[delta.b]
+    if value.overlaps(_cut(number)) or a is None or b is None or a.value < 0 or b.value < 0:
+        return value.overlaps(_cut(number))
+    inner = difference(delta.formula, _cut(a), _cut(b))
+    return inner.overlaps(_cut(number)) or inner.overlaps(abs(stated(number)))
+
+
 def _judge_delta(context: Context, grid: Grid, delta: Delta) -> Iterator[Finding]:
     """The rows of a column of differences."""
     a, b = grid.table.header[delta.a].text, grid.table.header[delta.b].text
@@ -288,6 +301,10 @@ def _judge_delta(context: Context, grid: Grid, delta: Delta) -> Iterator[Finding
                     f"read as a difference or as a relative difference"
                 )
             level = Level.CONTRADICTION if delta.fits else Level.IMPLAUSIBLE
+            if not delta.fits and len(delta.misfits) > 2:
+                level = Level.AMBIGUOUS  # not every row is wrong: another formula, which the card does not give
+            if _cut_off(row, number, delta, value):
+                level, message = Level.AMBIGUOUS, f"{number.text} follows from figures that are cut off, not rounded"
             yield context.finding("aggregate", level, number.line, message, f"{formula} = {plain(value.middle)}")
 
 
@@ -304,12 +321,8 @@ def check_aggregate(context: Context) -> Iterator[Finding]:
                     if finding is not None:
                         yield finding
         yield from _percentiles(context, grid)
-        yield from shares(context, grid)
-        yield from weighted(context, grid)
-        yield from parts(context, grid)
-    yield from shares_in_prose(context)
-    yield from points(context)
-    yield from neighbours(context)
+        yield from of_table(context, grid)
+    yield from of_text(context)
 
 
 def _percentiles(context: Context, grid: Grid) -> Iterator[Finding]:

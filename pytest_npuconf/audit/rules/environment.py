@@ -14,23 +14,34 @@ from pytest_npuconf.audit.data import environment as environment_data
 from pytest_npuconf.audit.findings import Finding, Level
 from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
 from pytest_npuconf.audit.rules._stated import settled, stated_versions
+from pytest_npuconf.audit.rules.shell import joined
 
 ID = "environment-variable"
 _DEVICES = re.compile(r"ASCEND_(?:RT_VISIBLE|VISIBLE|RT)_DEVICES?(?:_IDS?|_LIST)?")
-_NAME = re.compile(r"(?<![A-Za-z0-9_])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![A-Za-z0-9_*])")
+# What is given to a script by "NAME=value bash run.sh" is the script's.
+_SCRIPT = re.compile(r"\S\.sh\b")
+# "$NAME" is read by the command line that has it.
+_EXPANDED = re.compile(r"\$\{?([A-Z][A-Z0-9_]*)")
+_NAME = re.compile(r"(?<![A-Za-z0-9_$])(?<!\$\{)[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?![A-Za-z0-9_*])")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Names under vllm-ascend's prefix that no release has, names that are written for another, lists out of order."""
     lines = lines_of(context.card)
     uses: dict[str, list[int]] = {}
+    commands = joined(context)
+    own = set(_EXPANDED.findall("\n".join(context.card.lines)))
     for line in lines:
         if DENIED.search(line.text):
             continue
+        if line.code and _SCRIPT.search(commands.get(line.number, "")):
+            own |= set(_NAME.findall(line.text))
         for name in _NAME.findall(line.text):
             uses.setdefault(name, []).append(line.number)
     stated = settled(stated_versions(context.card), "vllm_ascend")
     for name, where in uses.items():
+        if name in own and name not in dict(environment_data().mistakes):
+            continue
         yield from _judge(context, name, where, stated.version if stated and not stated.least else None)
     for line in lines:
         yield from _order(context, line)

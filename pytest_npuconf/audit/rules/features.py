@@ -37,7 +37,7 @@ _TOOL_SHOWN = re.compile(
 _VECTORS = re.compile(r"/v1/embeddings|--convert embed|llm\.embed\(", re.I)
 _CHAT = re.compile(r"chat/completions|/v1/completions|\.generate\(|\.chat\(|apply_chat_template", re.I)
 _VERIFIED = re.compile(
-    r"(\d[\d,]*\s?[kK]?)\s*(?:tokens?)?\s*[((\[]\s*(?:已验证|已测试|实测|verified|tested)|(?:已验证|实测|测试)(?:的)?(?:上下文|长度"
+    r"(?<![\d,])(\d[\d,]{0,12}\s?[kK]?)\s{0,4}(?:tokens?)?\s{0,4}[((\[]\s*(?:已验证|已测试|实测|verified|tested)|(?:已验证|实测|测试)(?:的)?(?:上下文|长度"
     r"|序列)\w{0,6}\s*[:|为]?\s*(\d[\d,]*\s?[kK]?)"
     r"|(?:verified|tested|validated) (?:up to|at"
     r"|with)(?: a)?(?: context(?: length)?(?: of)?)?\s*(\d[\d,]*\s?[kK]?)\s*(?:tokens|context)"

@@ -49,9 +49,10 @@ def check(context: Context) -> Iterator[Finding]:
     speeds = [
         n.value for line in spoken for n in numbers_in(line.text, line.number) if n.unit == "tok/s" and not n.before
     ]
+    fastest, heads = max(speeds, default=0.0), _heads(context)
     said: set[str] = set()
     for line in lines:
-        for finding, key in _line(context, line, max(speeds, default=0.0)):
+        for finding, key in _line(context, line, fastest, heads):
             if key not in said:
                 said.add(key)
                 yield finding
@@ -59,13 +60,11 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _waiver_tables(context)
 
 
-def _line(context: Context, line: Line, fastest: float) -> Iterator[tuple[Finding, str]]:
+def _line(context: Context, line: Line, fastest: float, heads: dict[int, str]) -> Iterator[tuple[Finding, str]]:
     gates = bounds_in(line.text, line.number)
     if not gates or DENIED.search(line.text):
         return
-    header = " ".join(
-        cell.text for table in context.card.tables for cell in table.header if _has_line(table.rows, line.number)
-    )
+    header = heads.get(line.number, "")
     if not _GATE_WORD.search(line.text + " " + header):
         return
     for gate in gates:
@@ -76,8 +75,14 @@ def _line(context: Context, line: Line, fastest: float) -> Iterator[tuple[Findin
             yield context.finding(ID, level, line.number, message, recomputed), f"{gate.text} {message}"
 
 
-def _has_line(rows: tuple[tuple[object, ...], ...], number: int) -> bool:
-    return any(getattr(cell, "line", 0) == number for row in rows for cell in row)
+def _heads(context: Context) -> dict[int, str]:
+    """The header of the tables that have a cell on the line."""
+    found: dict[int, str] = {}
+    for table in context.card.tables:
+        header = " ".join(cell.text for cell in table.header)
+        for number in {cell.line for row in table.rows for cell in row}:
+            found[number] = f"{found[number]} {header}" if number in found else header
+    return found
 
 
 def _judge(gate: Bound, before: str, text: str, fastest: float) -> tuple[Level, str, str] | None:

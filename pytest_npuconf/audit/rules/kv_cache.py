@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.document import Pair
-from pytest_npuconf.audit.facts import BINARY, BYTES, FAMILY_HEAD_DIM
+from pytest_npuconf.audit.facts import BINARY, BYTES
 from pytest_npuconf.audit.findings import Finding, Level
 from pytest_npuconf.audit.interval import Interval, around, plain
 from pytest_npuconf.audit.numbers import Number, numbers_in
+from pytest_npuconf.audit.rules._full_windows import full_windows
 from pytest_npuconf.audit.rules._kv import (
     BLOCK,
     KV,
@@ -86,6 +87,7 @@ def check_capacity(context: Context) -> Iterator[Finding]:
         yield from _against_memory(context, capacity, tokens)
         yield from _concurrency(context, tokens)
         yield from _budget(context, tokens)
+    yield from full_windows(context)
 
 
 def _blocks(tokens: Number) -> str:
@@ -229,7 +231,7 @@ def check_head_dim(context: Context) -> Iterator[Finding]:
             yield context.finding(
                 "head-dim", Level.FINE, line, f"head_dim {needed} agrees with the KV cache figure", how
             )
-    elif not stated and quotient != 128 and FAMILY_HEAD_DIM.search(facts.text) and not facts.config("num_experts"):
+    elif not stated and quotient != 128 and facts.qwen3 and not facts.config("num_experts"):
         message = f"head_dim is left out; Qwen3 models have 128, not hidden size / heads = {quotient}"
         yield context.finding("head-dim", Level.AMBIGUOUS, line, message, how)
 

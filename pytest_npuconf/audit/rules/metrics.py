@@ -37,7 +37,7 @@ _SETS = re.compile(
     re.I,
 )
 _SHOTS = re.compile(
-    r"\d+\s?-?\s?shot|零样本|少样本|zero-?shot|few-?shot|num_fewshot|CoT|思维链|strict-match|默认配置|default config",
+    r"(?<!\d)\d{1,4}\s?-?\s?shot|零样本|少样本|zero-?shot|few-?shot|num_fewshot|CoT|思维链|strict-match|默认配置|default config",
     re.I,
 )
 _FEW_SHOT = re.compile(r"(?<![A-Za-z])(GSM-?8K|MMLU|CMMLU|C-?Eval|BBH)(?![A-Za-z])", re.I)

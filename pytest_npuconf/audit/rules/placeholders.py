@@ -25,28 +25,35 @@ _INSIDE = re.compile(
     r"|\[\s*(?:待填写?|待补充|请填写|TBD"
     r"|TODO|to be (?:filled|added)[^\]]{0,20}|insert [^\]]{1,30}|your [^\]]{1,30})\s*\]"
     r"|<\s*(?:待填写?|待补充|请填写|填写|在此填写|TBD|TODO)[^>]{0,30}>|https?://[\w./-]*/(?:xxx+|XXX+)(?:/(?:xxx+|XXX+))*(?![\w.])"
-    r"|(?:待填写|待补充|请填写|此处填写)|(?<![A-Za-z0-9_])_{4,}(?![A-Za-z0-9_])"
+    r"|(?:待填写|待补充|此处填写|请填写(?=\s*(?:$|[\])】>。.;,|])))|(?<![A-Za-z0-9_-])_{4,}(?![A-Za-z0-9_-])"
     r"|[:=]\s*TBD\b|[:=]\s*FIXME\b|\blorem ipsum\b",
     re.IGNORECASE,
 )
 _ASKS = re.compile(
     r"(?:版本|型号|数量|大小|得分|准确率|延迟|吞吐量?|version|size|score|accuracy|latency|throughput)$", re.I
 )
-_TEMPLATE = re.compile(r"template|jinja|模板|占位|placeholder", re.IGNORECASE)
+_TEMPLATE = re.compile(r"template|jinja|模板|占位|通配|替换|placeholder|wildcard|substitut|replac", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{?[A-Za-z_]\w*\}?")
 
 
 def check(context: Context) -> Iterator[Finding]:
     """Cells and values that hold a placeholder; empty cells where the rest of the column is filled."""
     seen: set[int] = set()
+    named: set[int] = set()
     for table in context.card.tables:
         for row in table.rows:
-            for cell in row:
-                if cell.line not in seen and _WHOLE.match(cell.text.strip(" `*")):
+            for index, cell in enumerate(row):
+                text = cell.text.strip(" `*")
+                if cell.line in seen or not _WHOLE.match(text):
+                    continue
+                if _VARIABLE.fullmatch(text) and _named(context, text, [r[index].text for r in table.rows]):
+                    named.add(cell.line)
+                else:
                     seen.add(cell.line)
                     message = f"the cell says {cell.text!r}: its value was never filled in"
                     yield context.finding(ID, Level.UNSUPPORTED, cell.line, message)
     for pair in context.card.pairs:
-        if pair.line not in seen and _WHOLE.match(pair.value.strip(" `*")):
+        if pair.line not in seen and pair.line not in named and _WHOLE.match(pair.value.strip(" `*")):
             seen.add(pair.line)
             message = f"{pair.key}: {pair.value!r} was never filled in"
             yield context.finding(ID, Level.UNSUPPORTED, pair.line, message)
@@ -57,6 +64,14 @@ def check(context: Context) -> Iterator[Finding]:
             yield from _inside(context, line, seen)
     for table in context.card.tables:
         yield from _empty(context, table, seen)
+
+
+def _named(context: Context, text: str, column: list[str]) -> bool:
+    """Whether "$NAME" is meant as it stands: the card sets it, or the whole column holds such names."""
+    variable = text.strip("${}")
+    filled = [cell.strip(" `*") for cell in column if cell.strip()]
+    named = len(filled) > 1 and all(_VARIABLE.fullmatch(cell) for cell in filled)
+    return named or context.facts.has(rf"(?<![\w$]){variable}=")
 
 
 def _blank(context: Context, table: Table, seen: set[int]) -> Iterator[Finding]:

@@ -13,6 +13,7 @@ from pytest_npuconf.audit.interval import Interval, plain
 from pytest_npuconf.audit.numbers import Number, numbers_in
 from pytest_npuconf.audit.quantities import Name, read_name
 from pytest_npuconf.audit.rules._grid import Grid, Row, exact, grids, stated
+from pytest_npuconf.audit.rules._prose_cosine import mean_errors
 
 FAR = 3.0  # a figure given as an order of magnitude may be this much off
 
@@ -214,6 +215,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield context.finding("cosine-error", Level.FINE, line, message, "; ".join(texts[:6]))
     yield from _active(context, errors)
     yield from _near_zero(context, errors)
+    yield from mean_errors(context)
 
 
 RULES: tuple[Rule, ...] = (Rule("cosine-error", "Cosine, relative error and absolute errors can hold together", check),)

@@ -9,14 +9,15 @@ from pytest_npuconf.audit.clauses import clauses
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.facts import BYTES, Parameters
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.interval import Interval, plain
+from pytest_npuconf.audit.interval import plain
 from pytest_npuconf.audit.numbers import Number, numbers_in
 from pytest_npuconf.audit.quantities import Name, read_name
 from pytest_npuconf.audit.rules._grid import Grid, Row, exact, grids, stated
+from pytest_npuconf.audit.rules._other_models import another, apart, other_configuration, widened
 from pytest_npuconf.audit.rules._performance import has_input, is_one_stream, runs
+from pytest_npuconf.audit.rules._same_again import odd_latency, vector_lengths, windows
 from pytest_npuconf.audit.rules.overview import OVERVIEW
 
-CLASS = 0.25  # relative: "7B" names a class
 # Of one text on one device in one number format these have one value, whatever the table is about.
 _DETERMINED = {"ppl", "loss", "length"}
 _ERRORS = {"cosine", "mae", "rmse", "mse", "max_abs", "rel", "rel_l2", "abs", "kl"}
@@ -27,7 +28,15 @@ _PARTS = re.compile(
     re.IGNORECASE,
 )
 _OTHER_PART = re.compile(
-    r"ViT|vision|视觉|[-_ ]VL\b|draft|encoder|decoder:|audio|音频|teacher|student|projector|_config\"|^#", re.IGNORECASE
+    r"ViT|vision|视觉|[-_ ]VL\b|draft|encoder|decoder:|audio|音频|teacher|student|projector|_config\"|^#"
+    r"|^\s*(?:[-*+]\s+)?\*\*[^*]+\*\*\s*:?\s*$|^\W*[^:=]{0,60}\d\s?[BM]\b[^:=]{0,40}:\W*$",  # a line that only names what follows
+    re.IGNORECASE,
+)
+# Under another of these a speed is another speed.
+_SETTING = re.compile(
+    r"(?:batch(?:[-_ ]?size)?|\bbs|并发数?|concurrency|输入(?:长度)?|input(?: length)?|num[-_]prompts|\bTP|\bEP|\bDP)\W{0,3}\d"
+    r"|\d\s?(?:并发|卡|路)",
+    re.IGNORECASE,
 )
 _LAYERS = re.compile(r"(?:transformer|解码器|decoder)[^。;.\n\d]{0,12}?(\d{1,3})\s*(?:层|layers\b)", re.IGNORECASE)
 _KEYS = (
@@ -59,7 +68,9 @@ def _configuration(context: Context) -> Iterator[Finding]:
             first = stated_values[0]
             other = next(fact for fact in stated_values if fact.value != first.value)
             between = context.card.lines[min(first.line, other.line) - 1 : max(first.line, other.line)]
-            if any(_OTHER_PART.search(text) for text in between):
+            if any(_OTHER_PART.search(text) for text in between) or apart(context, first.line, other.line):
+                continue
+            if other_configuration(context, first.line, other.line):
                 continue
             message = f"{key} is {other.value} here and {first.value} on line {first.line}"
             yield context.finding(
@@ -78,10 +89,6 @@ def _configuration(context: Context) -> Iterator[Finding]:
                 yield context.finding("repeated-quantity", level, pair.line, message, f"num_hidden_layers {layers}")
 
 
-def _widened(p: Parameters) -> Interval:
-    return p.value * Interval(1 - CLASS, 1 + CLASS) if p.loose else p.value
-
-
 def _parameters(context: Context) -> Iterator[Finding]:
     by_kind: dict[str, list[Parameters]] = {}
     for p in context.facts.parameters:
@@ -93,7 +100,7 @@ def _parameters(context: Context) -> Iterator[Finding]:
                 context.card.section_at(other.line)
             ):
                 continue
-            if _widened(other).overlaps(_widened(first)):
+            if widened(other).overlaps(widened(first)):
                 yield context.finding(
                     "repeated-quantity",
                     Level.FINE,
@@ -101,7 +108,7 @@ def _parameters(context: Context) -> Iterator[Finding]:
                     f"{other.text} and {first.text} agree",
                     f"{kind} parameters",
                 )
-            elif not 0.5 <= other.value.middle / first.value.middle <= 2.0:
+            elif not 0.5 <= other.value.middle / first.value.middle <= 2.0 or another(context, other, first, found):
                 continue  # another model, or a part of it
             else:
                 message = f"{other.text} parameters here, {first.text} on line {first.line}"
@@ -217,7 +224,7 @@ def _speeds(context: Context) -> Iterator[Finding]:
             yield context.finding(
                 "repeated-quantity", Level.FINE, b.line, f"{b.text} agrees with {a.text} on line {a.line}"
             )
-        elif OVERVIEW.search(first) or OVERVIEW.search(second) or _same_place(first, second):
+        elif OVERVIEW.search(first) or OVERVIEW.search(second) or _same_place(context, found):
             message = f"{found[1][1].text} is {b.text} here and {a.text} on line {a.line}"
             yield context.finding(
                 "repeated-quantity",
@@ -279,8 +286,11 @@ def _at_concurrency(context: Context) -> Iterator[Finding]:
                 )
 
 
-def _same_place(first: str, second: str) -> bool:
-    return bool(first) and first == second
+def _same_place(context: Context, found: list[tuple[Number, Name, str]]) -> bool:
+    """One section, and nothing from the first figure to the second that sets another batch or load."""
+    (a, _, first), (b, _, second) = found
+    lines = context.card.lines[min(a.line, b.line) - 1 : max(a.line, b.line)]
+    return bool(first) and first == second and not any(_SETTING.search(line) for line in lines)
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -291,6 +301,9 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _speeds(context)
     yield from _at_concurrency(context)
     yield from _twins(context)
+    yield from windows(context)
+    yield from vector_lengths(context)
+    yield from odd_latency(context)
 
 
 RULES: tuple[Rule, ...] = (Rule("repeated-quantity", "The same quantity has one value", check),)

@@ -24,7 +24,7 @@ _WRONG = {
     "request_throughput": {"ms", "s", "tok/s", "ms/tok", "s/tok"},
     "latency": _RATES | _SIZES, "ttft": _RATES | _SIZES, "tpot": _RATES | _SIZES, "itl": _RATES | _SIZES,
     "cosine": _TIMES | _RATES | _SIZES, "ppl": _TIMES | _RATES | _SIZES,
-    "weight_size": _TIMES | _RATES | {"%"},
+    "weight_size": _TIMES | _RATES,  # a % is a share, or the 权重 of a criterion
 }  # fmt: skip
 _TIME_NAMED = re.compile(r"时间|耗时|time|latency|延迟|时延", re.IGNORECASE)
 
@@ -53,6 +53,8 @@ def _wrong_unit(context: Context, number: Number, name: Name) -> Finding | None:
         return None
     if name.quantity == "throughput" and number.unit == "%":
         return None
+    if re.search(rf"[(\[]\s*{re.escape(number.unit)}(?![A-Za-z])", name.text, re.IGNORECASE):
+        return None  # the name itself gives the unit, as in "inference speed (ms/img)"
     message = f"{number.text}: {number.unit} is no unit of {name.text!r}"
     return context.finding(
         "units", Level.CONTRADICTION, number.line, message, f"a {name.quantity.replace('_', ' ')} has another unit"
@@ -183,7 +185,7 @@ def _bandwidth(context: Context) -> Iterator[Finding]:
 
 
 _OF = re.compile(
-    r"(\d+(?:\.\d+)?)\s?(TB|GB|MB|TiB|GiB|MiB)\s+of\s+(?:the\s+|its\s+)?(\d+(?:\.\d+)?)\s?(TB|GB|MB|TiB|GiB|MiB)(?![A-Za-z/])"
+    r"(?<![\d.])(\d+(?:\.\d+)?)\s?(TB|GB|MB|TiB|GiB|MiB)\s+of\s+(?:the\s+|its\s+)?(\d+(?:\.\d+)?)\s?(TB|GB|MB|TiB|GiB|MiB)(?![A-Za-z/])"
 )
 
 
