@@ -550,3 +550,11 @@ def test_keys_and_values_of_any_length_take_no_time(unit):
     keys.name_of(text)
     assert read_facts(parse_card(text), None).pairs is not None
     assert time.process_time() - started < 1
+
+
+def test_more_heads_than_channels_is_no_crash_of_the_capacity_rule():
+    """Found by the fuzzer."""
+    audit(
+        "权重精度：BF16\nhidden_size：1%24\nintermediate_size：3072\nnum_hidden_layers：28\nnum_attention_heads：16\n"
+        "num_key_value_heads：8\nhead_dim：128\nvocab_size：151669\nKV 缓存：17.00 GiB\n可容纳：159,104 tokens"
+    )

@@ -117,5 +117,6 @@ def proved_head_dim(context: Context) -> int | None:
     usual = {128, quotient, stated or quotient}
     if not facts.qwen3:
         usual |= {64, 80, 96, 256}
+    usual.discard(0)  # more heads than channels: another rule's matter
     proved = [d for d in usual if all(fits(facts, c, d) for c in figures)]
     return proved[0] if len(proved) == 1 else None
