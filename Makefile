@@ -11,6 +11,10 @@ PIP_ARGS ?=
 # What an Ascend host pins (vllm-ascend 0.18): transformers and numpy of that age, and pytest 8.
 PINNED ?= transformers==4.57.6 numpy==1.26.4 pytest==8.4.* pytest-benchmark==5.1.*
 WORKERS ?= 2
+# functional.samples generates text for a third of the time of a run
+CAMPAIGN = $(VENV)/bin/npuconf faults --jobs $(WORKERS) --leave-out functional.samples
+SHORT_CAMPAIGN = nan-weight attention-scale-2% window-imposed dead-weight-row kv-page-lost batch-cross-talk first-call \
+  benign-split-k benign-fused-norm
 RESULTS ?= results
 
 export HF_HUB_OFFLINE = 1
@@ -18,7 +22,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check record stand-in audit-examples fuzz wheel clean
+.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -53,17 +57,35 @@ benchmark: $(VENV)/.dev  ## cost of an unused plugin; suite time and memory agai
 	$(VENV)/bin/python -m tests.benchmarks.unused_plugin
 	$(VENV)/bin/python -m tests.benchmarks.suite_against_loop
 
-faults: $(VENV)/.dev  ## each shipped fault and benign variant on the real model, with 1 and 2 threads (minutes)
-	$(VENV)/bin/python -m tests.benchmarks.faults_on_the_real_model --threads 1 2
+faults: $(VENV)/.dev  ## every fault and benign variant on tiny-qwen3 (about ten minutes), then on smollm2 (hours); resumes
+	@mkdir -p $(RESULTS)
+	for model in tiny-qwen3 smollm2-135m-instruct; do $(CAMPAIGN) --model $$model --resume \
+	  --folder $(RESULTS)/faults-$$model --json $(RESULTS)/faults-$$model.json || failed=1; done; exit $${failed:-0}
 
-faults-check: $(VENV)/.dev  ## the short campaign: each fault once, where it must be caught
-	$(VENV)/bin/python -m tests.benchmarks.faults_on_the_real_model
+faults-check: $(VENV)/.dev  ## the short campaign on tiny-qwen3: a fault for each gate, and two benign variants
+	@mkdir -p $(RESULTS)
+	$(CAMPAIGN) --model tiny-qwen3 --json $(RESULTS)/faults-check.json $(foreach fault,$(SHORT_CAMPAIGN),--fault $(fault))
 
-record: $(VENV)/.run  ## record the stored references of MODEL anew, beside its card
+false-alarms: $(VENV)/.dev  ## every benign variant on five disjoint prompt draws, on tiny-qwen3 and smollm2 (hours)
+	@mkdir -p $(RESULTS)
+	for model in tiny-qwen3 smollm2-135m-instruct; do $(VENV)/bin/python -m tests.benchmarks.false_alarms --model $$model \
+	  --draws 5 --json $(RESULTS)/false-alarms-$$model.json || failed=1; done; exit $${failed:-0}
+
+detection: $(VENV)/.dev  ## the smallest defect that is caught, by dtype: docs/detection.md and its picture (a quarter of an hour)
+	$(VENV)/bin/python -m tests.benchmarks.detection --write
+
+compare: $(VENV)/.dev build/compared/tools/.installed  ## after faults: other tools' gates on the same, into docs/comparison.md
+	for model in tiny-qwen3 smollm2-135m-instruct; do $(VENV)/bin/python -m tests.benchmarks.gates_compared --model $$model \
+	  --ours $(RESULTS)/faults-$$model.json --resume --docs || exit 1; done
+
+record: $(VENV)/.run  ## record the stored references of MODEL anew, beside its card, then: make documents
 	$(VENV)/bin/pytest --model $(MODEL) --npuconf-record
 
 stand-in: $(VENV)/.run  ## build fixtures/tiny-qwen3 anew (about 20 minutes), then: make record
 	$(VENV)/bin/python -m fixtures.factory --force
+
+documents: $(VENV)/.dev  ## rewrite README.md beside the stand-ins' cards from their files
+	$(VENV)/bin/python -m tests.benchmarks.card_documents
 
 audit-examples: $(VENV)/.dev  ## rewrite docs/audit/example-*.md from the documented cards (NPUCONF_SEEDS)
 	$(VENV)/bin/python -m tests.benchmarks.audit_examples
@@ -88,6 +110,12 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run
 	$(call PIP,$(VENV)) -e ".[transformers,gguf,dev]"
+	@touch $@
+
+# In a folder of their own: one of them is a pytest plugin.
+build/compared/tools/.installed: $(VENV)/.dev tests/benchmarks/compared/requirements.txt
+	rm -rf $(@D)
+	$(call PIP,$(VENV)) --no-deps --target $(@D) -r tests/benchmarks/compared/requirements.txt
 	@touch $@
 
 # The pins stand before our wheel comes; the dry run must not want to change one of them.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_npuconf.calibration.evidence import beside
 from pytest_npuconf.cards.schema import Card, Waiver
 from pytest_npuconf.checks import CHECKS, gate_for
 from pytest_npuconf.claims import ClaimResult, Standing, evaluate
@@ -66,6 +67,7 @@ class Checker:
             gate = gate_for(check, pair, card, required=required)
         elif gate is None:
             raise TypeError("npu_check(measurement, gate): a test that is not marked with a shipped check needs a gate")
+        measurement = self._with_evidence(measurement, card, pair)
         verdict = gate.judge(measurement) if gate is not None else None
         claims = self._claims(card, check, measurement, pair)
         waiver = self._waiver(card, check, pair)
@@ -77,6 +79,14 @@ class Checker:
     def _card(self) -> Card | None:
         model = parameter(self._item, "npu_card")
         return self._plan.cards[model] if self._plan is not None and model is not None else None
+
+    def _with_evidence(self, measurement: Measurement, card: Card | None, pair: Any) -> Measurement:
+        """How far benign variants go on this device, where that was measured."""
+        name = check_name(self._item)
+        if self._plan is None or card is None or name is None or not isinstance(pair, Precision):
+            return measurement
+        calibration = self._plan.calibrations.used.get((card.name, pair.candidate))
+        return beside(measurement, calibration, name, pair) if calibration is not None else measurement
 
     def _facts(self, pair: Any) -> dict[str, str]:
         facts = dict(self._plan.facts) if self._plan is not None else {}
@@ -125,7 +135,12 @@ class Checker:
         self._item.user_properties.extend(properties(record, facts))
 
     def _decide(self, check: str, verdict: Verdict | None, claims: list[ClaimResult], waiver: Waiver | None) -> None:
-        failing = verdict is not None and verdict.outcome is not Outcome.PASS and verdict.gate.role is Role.REQUIRED
+        strict_claims = self._plan is not None and self._plan.settings.strict_claims
+        failing = (
+            verdict is not None
+            and verdict.outcome is not Outcome.PASS
+            and (verdict.gate.role is Role.REQUIRED or strict_claims)
+        )
         if waiver is not None and failing:
             pytest.xfail(f"waived until {waiver.expires}: {waiver.reason} ({waiver.link})")
         if waiver is not None and verdict is not None and verdict.outcome is Outcome.PASS:
@@ -135,7 +150,7 @@ class Checker:
                 pytrace=False,
             )
         missed = [result for result in claims if result.standing is not Standing.REPRODUCED]
-        strict = self._plan is not None and self._plan.settings.strict_claims and bool(missed)
+        strict = strict_claims and bool(missed)
         if failing or strict:
             lines = [verdict.message(next_command=self._next())] if failing and verdict is not None else []
             lines += [_claim_message(result) for result in missed] if strict else []

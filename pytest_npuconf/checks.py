@@ -18,7 +18,8 @@ from pytest_npuconf.thresholds import Constant
 class Check:
     """``bound(pair)`` gives the shipped constant, None where the check has no gate of its own (a claim only). An
     ``exact`` check has no tolerance: no card can give it another bound or waive it. ``needs`` names the card's field that
-    the check is about: a card without it has no such check."""
+    the check is about: a card without it has no such check. ``live``: it needs the reference's weights in this process, so
+    ``--npuconf-reference stored`` does not ask for it."""
 
     name: str
     engine: str
@@ -27,6 +28,7 @@ class Check:
     required: bool = True
     exact: bool = False
     needs: str = ""
+    live: bool = False
     statistics: tuple[str, ...] = ()
 
     def bound(self, pair: Precision | None) -> Constant | None:
@@ -34,6 +36,8 @@ class Check:
         same = pair is not None and pair.candidate == pair.reference
         full = pair is not None and pair.candidate == "float32"
         return {
+            "audit.document": thresholds.DOCUMENT_CONTRADICTIONS,
+            "audit.gates": thresholds.UNSOUND_GATES,
             "env.minimum": thresholds.UNMET_MINIMUMS,
             "functional.samples": thresholds.WRONG_SAMPLES,
             "model.config": thresholds.CONFIG_DIFFERENCES,
@@ -47,6 +51,11 @@ class Check:
             "hidden.states": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "logits.rel_l2": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "kl.noise_ratio": thresholds.NOISE_RATIO,
+            "kl.positions": thresholds.POSITIONS_RATIO,
+            "modules.noise_ratio": thresholds.MODULE_RATIO_FLOAT32 if full else thresholds.MODULE_RATIO,
+            "equivalence.batch": thresholds.REL_L2_FLOAT32 if full else thresholds.EQUIVALENCE_RATIO,
+            "equivalence.cache": thresholds.REL_L2_FLOAT32 if full else thresholds.EQUIVALENCE_RATIO,
+            "equivalence.repeat": thresholds.REPEAT_DIFFERENCES,
             "token.match": thresholds.DISAGREEMENTS,
             "ppl.delta": thresholds.PPL_SAME_FLOAT32
             if full
@@ -57,11 +66,19 @@ class Check:
         """Whether the card has what this check is about."""
         return not self.needs or bool(getattr(card, self.needs))
 
+    def asked(self, reference: str) -> bool:
+        """Whether a run with this kind of reference (auto, stored, live) asks for it."""
+        return not (self.live and reference == "stored")
+
     def runs_at(self, pair: Precision) -> bool:
         """The KL noise ratio of float32 waits for calibration: its floor is not known yet. Hidden states have one reference,
-        float32; samples have none and run once for each dtype."""
-        if self.name in ("hidden.states", "functional.samples"):
+        float32; samples and equivalences have none and run once for each dtype."""
+        if self.name in ("hidden.states", "functional.samples", "modules.noise_ratio") or self.name.startswith(
+            "equivalence."
+        ):
             return pair.reference == "float32"
+        if self.name == "kl.positions":
+            return pair.candidate != "float32" == pair.reference
         return not (self.name == "kl.noise_ratio" and pair.candidate == "float32")
 
     def ids(self, precisions: tuple[str, ...]) -> list[str]:
@@ -78,6 +95,7 @@ _HIDDEN = (
     "cosine", "mae", "rmse", "mean_rel", "active_rel", "within_1e3", "within_5e3", "max_rel", "mean_of_max_rel",
 )  # fmt: skip
 _COUNTS = ("parameters", "parameters_without_embedding")
+_LEVELS = ("contradiction", "implausible", "unsupported", "ambiguous", "fine")
 _PPL = ("mean_abs_delta", "max_abs_delta", "ratio_of_means")
 
 CHECKS = {
@@ -108,6 +126,11 @@ CHECKS = {
         Check("logits.rel_l2", "transformers", Sense.AT_MOST, statistics=_LOGITS),
         Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=(*_LAST, *_INPUTS)),
         Check("kl.noise_ratio", "transformers", Sense.AT_MOST, statistics=_LOGITS),
+        Check("kl.positions", "transformers", Sense.AT_MOST),
+        Check("modules.noise_ratio", "transformers", Sense.AT_MOST, live=True),
+        Check("equivalence.batch", "transformers", Sense.AT_MOST),
+        Check("equivalence.cache", "transformers", Sense.AT_MOST),
+        Check("equivalence.repeat", "transformers", Sense.AT_MOST),
         Check("hidden.states", "transformers", Sense.AT_MOST, statistics=_HIDDEN),
         Check("token.ids", "transformers", Sense.AT_MOST, per_pair=False, exact=True, statistics=("input_lengths",)),
         Check("token.match", "transformers", Sense.AT_MOST, statistics=("match_last_position",)),
@@ -123,6 +146,25 @@ CHECKS = {
             needs="minimum",
             statistics=("unmet",),
         ),
+        Check(
+            "audit.document",
+            "transformers",
+            Sense.AT_MOST,
+            per_pair=False,
+            required=False,
+            exact=True,
+            needs="documents",
+            statistics=_LEVELS,
+        ),
+        Check(
+            "audit.gates",
+            "transformers",
+            Sense.AT_MOST,
+            per_pair=False,
+            exact=True,
+            needs="criteria",
+            statistics=_LEVELS,
+        ),
     )
 }
 
@@ -134,7 +176,7 @@ def known_names() -> dict[str, tuple[str, ...]]:
     return names | {i: c.statistics for c in CHECKS.values() for i in c.ids(("float32", "float16", "bfloat16"))}
 
 
-def required_ids(card: Card, engine: str, precisions: tuple[str, ...]) -> list[str]:
+def required_ids(card: Card, engine: str, precisions: tuple[str, ...], reference: str = "auto") -> list[str]:
     """The required set over these precisions: what the card lists for the engine, else every check that decides.
 
     A check about something that the card does not state is not required. A listed name stands for all its pairs.
@@ -144,7 +186,7 @@ def required_ids(card: Card, engine: str, precisions: tuple[str, ...]) -> list[s
         for c in CHECKS.values()
         if c.engine == engine and c.required and c.given(card) and (c.needs != "samples" or card.samples_decide)
     )
-    every = {i: c for c in CHECKS.values() for i in c.ids(precisions)}
+    every = {i: c for c in CHECKS.values() if c.asked(reference) for i in c.ids(precisions)}
     return [i for i, check in every.items() if check.name in names or i in names]
 
 

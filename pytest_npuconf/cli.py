@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_npuconf.audit.command import add_parser as add_audit
+from pytest_npuconf.campaign.command import add_parser as add_faults
 from pytest_npuconf.errors import AuditError, NpuconfError
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit`` has its own."""
+    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit`` and ``faults`` have their own."""
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
@@ -25,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="npuconf", description="outside a test run: cards audited, references taken from host to host"
+        prog="npuconf",
+        description="outside a test run: cards audited, faults injected, references taken from host to host",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="put the stored references of a model into one file")
@@ -40,11 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     install.set_defaults(run=_install)
     add_audit(commands)
+    add_faults(commands)
     return parser
 
 
 def _cache() -> Path:
-    return environment_path(os.environ, CACHE_VARIABLE) or parse_path(str(Settings.cache))
+    return environment_path(os.environ, CACHE_VARIABLE) or Settings().cache
 
 
 def _pack(parsed: argparse.Namespace) -> None:
@@ -68,3 +71,7 @@ def _install(parsed: argparse.Namespace) -> None:
     print(f"{pack.path}: sha256 {pack.sha256}")
     for path in paths:
         print(f"installed {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,15 +13,16 @@ from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.locate import data_folder
 
 SUITE_PREFIX = "npuconf"
+CALIBRATION = "precision/calibrate.py"  # collected by --npuconf-calibrate, alone
 
 
-def suite_files() -> list[Path]:
-    """Every shipped suite's test file.
+def suite_files(*, calibrate: bool = False) -> list[Path]:
+    """Every shipped suite's test file; to ``calibrate``, the one that does.
 
     Raises:
         FileNotFoundError: the installation has none.
     """
-    files = sorted(data_folder("suites").glob("*/test_*.py"))
+    files = sorted(data_folder("suites").glob(CALIBRATION if calibrate else "*/test_*.py"))
     if not files:
         raise FileNotFoundError(f"{data_folder('suites')} holds no suite: reinstall pytest-npuconf")
     return files
@@ -35,7 +36,7 @@ def suite_file(path: Path) -> str | None:
         return None
 
 
-def resolve_arguments(config: pytest.Config) -> list[str]:
+def resolve_arguments(config: pytest.Config, *, calibrate: bool = False) -> list[str]:
     """The paths to collect: the suites when none was given; ``npuconf/...`` and ``suites/...`` as shipped ones.
 
     Files are named one by one, so that neither somebody's ``python_files`` nor ``norecursedirs`` can empty a suite.
@@ -44,7 +45,7 @@ def resolve_arguments(config: pytest.Config) -> list[str]:
         SettingsError: a suite that does not exist.
     """
     if config.args_source is not pytest.Config.ArgsSource.ARGS:
-        return [str(path) for path in suite_files()]
+        return [str(path) for path in suite_files(calibrate=calibrate)]
     resolved: list[str] = []
     for argument in config.args:
         path, colons, rest = argument.partition("::")
@@ -52,9 +53,9 @@ def resolve_arguments(config: pytest.Config) -> list[str]:
         if first not in (SUITE_PREFIX, "suites") or (config.invocation_params.dir / path).exists():
             resolved.append(argument)
             continue
-        shipped = [f for f in suite_files() if (data_folder("suites") / below) in (f, *f.parents)]
+        shipped = [f for f in suite_files(calibrate=calibrate) if (data_folder("suites") / below) in (f, *f.parents)]
         if not shipped:
-            names = ", ".join(f"{SUITE_PREFIX}/{suite_file(f)}" for f in suite_files())
+            names = ", ".join(f"{SUITE_PREFIX}/{suite_file(f)}" for f in suite_files(calibrate=calibrate))
             raise SettingsError(f"no shipped suite {path!r}", mend=f"one of: {names}")
         resolved += [f"{file}{colons}{rest}" for file in shipped]
     return resolved

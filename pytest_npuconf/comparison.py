@@ -23,8 +23,8 @@ MOST_ROWS = 128
 
 @dataclass(frozen=True)
 class DocumentComparison:
-    """One document: ``rows`` of the candidate, ``yardstick`` rows by member, and per-token nll (nats, shape
-    ``(positions - 1,)``) of reference and candidate."""
+    """One document: ``rows`` of the candidate and ``yardstick`` rows by member, one for each looked position, and per-token
+    nll (nats, one for each looked position that has a next token) of reference and candidate."""
 
     document: Document
     rows: LogitRows
@@ -36,12 +36,17 @@ class DocumentComparison:
 @dataclass(frozen=True)
 class Noise:
     """What rounding costs: sums over positions by document, shape ``(documents,)``, of KL (nats) and of rel_l2, and the
-    robust standard deviation of the reference's gap between its two best (logits). ``members`` has the mean KL of each."""
+    robust standard deviation of the reference's gap between its two best (logits). ``members`` has the mean KL of each;
+    ``runs`` the sums of KL by document and run of looked positions, ``typical_runs`` the same of the mean member, ``gap``
+    the root mean square over members of what rounding does to that gap, by document and looked position."""
 
     kl: Float64
     rel_l2: Float64
     gap_sd: float
     members: dict[str, float]
+    runs: tuple[Float64, ...] = ()
+    typical_runs: tuple[Float64, ...] = ()
+    gap: tuple[Float64, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,21 +100,46 @@ def compare(
         streamed, rows = _stream(document, candidate(document), reference(document), sides, bad, rows)
         if streamed is not None:
             done.append(streamed)
-    return Comparison(tuple(done), sum(len(d.ids) for d in documents), noise_of_yardstick(done), tuple(bad))
+    positions = sum(len(d.positions) for d in documents)
+    return Comparison(tuple(done), positions, noise_of_yardstick(done), tuple(bad))
+
+
+def sums_of_runs(document: Document, values: Float64) -> Float64:
+    """Sums of one value per looked position over each run."""
+    return np.add.reduceat(values, np.cumsum([0, *(stop - start for start, stop in document.runs[:-1])]))
 
 
 def noise_of_yardstick(documents: Sequence[DocumentComparison]) -> Noise:
-    """One rounding: the mean over the yardstick's members."""
+    """One rounding: that of the noisiest member. Each member is a healthy way to compute, so a candidate as far from float32
+    as that one is healthy too."""
     names = list(documents[0].yardstick) if documents else []
     if not names:
         return Noise(np.zeros(len(documents)), np.zeros(len(documents)), 0.0, {})
-    shifts = [d.yardstick[name].top2_shift for d in documents for name in names]
-    return Noise(
-        np.array([np.mean([d.yardstick[name].kl.sum() for name in names]) for d in documents]),
-        np.array([np.mean([d.yardstick[name].rel_l2.sum() for name in names]) for d in documents]),
-        robust_sd(np.concatenate(shifts)),
-        {name: float(np.concatenate([d.yardstick[name].kl for d in documents]).mean()) for name in names},
+    kl, rel = (
+        noisiest([np.array([getattr(d.yardstick[name], figure).sum() for d in documents]) for name in names])
+        for figure in ("kl", "rel_l2")
     )
+    every = {name: np.concatenate([d.yardstick[name].kl for d in documents]) for name in names}
+    loudest = max(names, key=lambda name: float(every[name].sum()))
+    return Noise(
+        kl,
+        rel,
+        robust_sd(np.concatenate([d.yardstick[name].top2_shift for d in documents for name in names])),
+        {name: float(values.mean()) for name, values in every.items()},
+        tuple(sums_of_runs(d.document, d.yardstick[loudest].kl) for d in documents),
+        tuple(sums_of_runs(d.document, np.mean([d.yardstick[name].kl for name in names], axis=0)) for d in documents),
+        tuple(_rms([d.yardstick[name].top2_shift for name in names]) for d in documents),
+    )
+
+
+def noisiest(members: Sequence[Float64]) -> Float64:
+    """Of one array of sums by document for each member, that with the largest total."""
+    return max(members, key=lambda sums: float(sums.sum()))
+
+
+def _rms(values: Sequence[Float64]) -> Float64:
+    found: Float64 = np.sqrt(np.mean(np.square(values), axis=0))
+    return found
 
 
 def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise:
@@ -120,19 +150,26 @@ def noise_of_two_roundings(against_float32: Comparison, reference: str) -> Noise
         against_float32: the same documents against the float32 reference, with all members.
         reference: the member that serves as the reference of the same-dtype pair.
     """
-    documents = against_float32.documents
+    documents = [d for d in against_float32.documents if d.document.kind != "document"]
     if not documents:
         return Noise(np.zeros(0), np.zeros(0), 0.0, {})
     others = [name for name in documents[0].yardstick if name != reference]
-    kl, rel = [], []
-    for d in documents:
-        own = d.yardstick[reference]
-        kl.append(own.kl.sum() + np.mean([d.yardstick[name].kl.sum() for name in others]))
-        square = np.mean([d.yardstick[name].rel_l2 ** 2 for name in others], axis=0)
-        rel.append(np.sqrt(own.rel_l2**2 + square).sum())
+    own = [d.yardstick[reference] for d in documents]
+    kl = np.array([rows.kl.sum() for rows in own])
+    kl = kl + noisiest([np.array([d.yardstick[name].kl.sum() for d in documents]) for name in others])
+    rel = noisiest(
+        [
+            np.array([np.hypot(a.rel_l2, d.yardstick[name].rel_l2).sum() for a, d in zip(own, documents, strict=True)])
+            for name in others
+        ]
+    )
     shifts = {name: np.concatenate([d.yardstick[name].top2_shift for d in documents]) for name in [reference, *others]}
     gap = np.hypot(robust_sd(shifts[reference]), robust_sd(np.concatenate([shifts[name] for name in others])))
-    return Noise(np.array(kl), np.array(rel), float(gap), dict(against_float32.noise.members))
+    local = tuple(
+        np.hypot(d.yardstick[reference].top2_shift, _rms([d.yardstick[name].top2_shift for name in others]))
+        for d in documents
+    )
+    return Noise(kl, rel, float(gap), dict(against_float32.noise.members), gap=local)
 
 
 def _stream(
@@ -144,39 +181,42 @@ def _stream(
     rows: int,
 ) -> tuple[DocumentComparison | None, int]:
     _check_positions(document, candidate, reference, yardstick)
-    kept = LogitRows.allocate(reference.positions)
-    members = {name: RoundingRows.allocate(reference.positions) for name in yardstick}
-    nll, shift = (np.empty(reference.positions - 1) for _ in range(2))
-    found = len(bad)
-    start = 0
-    while start < reference.positions:
-        stop = min(start + rows, reference.positions)
-        read, cand = _reader(document, reference, start, stop), candidate.logits(start, stop)
-        rows = max(1, min(MOST_ROWS, HELD // (cand.shape[1] * (len(yardstick) + 2))))
-        bad += non_finite_rows(cand, document, start)
-        if len(bad) == found:
-            others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
-            for name, logits in others.items():
-                _require_usable(document, f"yardstick {name}", logits, start)
-            for a, b in _blocks(cand):
-                block = read(a, b)
-                part = block.compare(cand[a:b])
-                kept.put(start + a, part)
+    total, found = len(document.positions), len(bad)
+    kept = LogitRows.allocate(total)
+    members = {name: RoundingRows.allocate(total) for name in yardstick}
+    nll, shift = (np.empty(total - (document.positions[-1] == len(document.ids) - 1)) for _ in range(2))
+    at = 0  # row of the position ``start``
+    for first, last in document.runs:
+        start = first
+        while start < last:
+            stop = min(start + rows, last)
+            read, cand = _reader(document, reference, start, stop, at), candidate.logits(start, stop)
+            rows = max(1, min(MOST_ROWS, HELD // (cand.shape[1] * (len(yardstick) + 2))))
+            bad += non_finite_rows(cand, document, start)
+            if len(bad) == found:
+                others = {name: forward.logits(start, stop) for name, forward in yardstick.items()}
                 for name, logits in others.items():
-                    members[name].put(start + a, block.compare_rounding(logits[a:b]))
-                _score(document.ids, block, cand[a:b], part, start + a, nll, shift)
-        start = stop
+                    _require_usable(document, f"yardstick {name}", logits, start)
+                for a, b in _blocks(cand):
+                    block = read(a, b)
+                    part = block.compare(cand[a:b])
+                    kept.put(at + a, part)
+                    for name, logits in others.items():
+                        members[name].put(at + a, block.compare_rounding(logits[a:b]))
+                    _score(document.ids[start + a + 1 : start + b + 1], block, cand[a:b], part, at + a, nll, shift)
+            at += stop - start
+            start = stop
     if len(bad) > found:
         return None, rows
     return DocumentComparison(document, kept, members, nll, nll + shift), rows
 
 
 def _reader(
-    document: Document, reference: Forward | CompactRows, start: int, stop: int
+    document: Document, reference: Forward | CompactRows, start: int, stop: int, at: int
 ) -> Callable[[int, int], ReferenceRows | CompactRows]:
-    """Gives the reference's rows of a block inside ``start..stop``."""
+    """Gives the reference's rows of a block inside the positions ``start..stop``, which begin at row ``at``."""
     if isinstance(reference, CompactRows):
-        return reference.part(start, stop).part
+        return reference.part(at, at + stop - start).part
     logits = reference.logits(start, stop)
     _require_usable(document, "reference", logits, start)
     return lambda a, b: ReferenceRows(logits[a:b])
@@ -187,10 +227,9 @@ def _check_positions(
 ) -> None:
     sides: dict[str, Forward | CompactRows] = {"the candidate": candidate, "the reference": reference, **yardstick}
     for name, forward in sides.items():
-        if forward.positions != len(document.ids):
-            raise MetricError(
-                f"{document.name}: {name} gives {forward.positions} positions for {len(document.ids)} tokens"
-            )
+        wanted = len(document.positions) if isinstance(forward, CompactRows) else len(document.ids)
+        if forward.positions != wanted:
+            raise MetricError(f"{document.name}: {name} gives {forward.positions} positions for {wanted} tokens")
 
 
 def _blocks(logits: Float32) -> list[tuple[int, int]]:
@@ -208,18 +247,18 @@ def _require_usable(document: Document, side: str, logits: Float32, start: int) 
 
 
 def _score(
-    ids: tuple[int, ...],
+    following: tuple[int, ...],
     block: ReferenceRows | CompactRows,
     candidate: Float32,
     rows: LogitRows,
-    start: int,
+    at: int,
     nll: Float64,
     shift: Float64,
 ) -> None:
-    """nll of the next token where there is one. The paired difference comes from the difference of logits, not of two
-    rounded nll: ``nll_c - nll_r = (lse_c - lse_r) - (c_t - r_t)``."""
-    targets = np.asarray(ids[start + 1 : start + 1 + len(rows)], dtype=np.int64)
-    here, place = np.arange(targets.size), slice(start, start + targets.size)
+    """nll of the ``following`` tokens, one fewer than rows at the end. The paired difference comes from the difference of
+    logits, not of two rounded nll: ``nll_c - nll_r = (lse_c - lse_r) - (c_t - r_t)``."""
+    targets = np.asarray(following, dtype=np.int64)
+    here, place = np.arange(targets.size), slice(at, at + targets.size)
     nll[place] = block.logsumexp[: targets.size] - block.target_logits(targets)
     moved = candidate[here, targets].astype(np.float64) - block.target_logits(targets)
     shift[place] = rows.lse_shift[: targets.size] - moved

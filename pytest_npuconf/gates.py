@@ -52,7 +52,7 @@ class Measurement:
     ``value`` and ``interval`` are in ``unit``; ``n`` counts ``of`` (documents, positions, ...); ``rows`` come worst
     first; ``data`` keeps sufficient statistics (sums and counts), JSON values only. ``broken`` says why there is no
     number (NaN in the logits): every gate then fails with it. ``data["would_have_passed"]`` names the setting to move
-    where that is not the gate's bound.
+    where that is not the gate's bound, ``data["notes"]`` has lines for whoever reads a failure.
     """
 
     metric: str
@@ -151,14 +151,14 @@ class Verdict:
         m = self.measurement
         if self.outcome is not Outcome.INCONCLUSIVE or m.interval is None:
             return None
-        value = abs(m.value) if self.gate.sense is Sense.WITHIN else m.value
-        mirrored = self.gate.sense is Sense.WITHIN and m.value < 0
-        low, high = (-m.interval[1], -m.interval[0]) if mirrored else m.interval
-        distance = abs(value - self.gate.bound)
-        half = high - value if self.gate.bound > value else value - low
-        if distance == 0.0 or not math.isfinite(half):
-            return None
-        needed = m.n * (half / distance) * (half / distance)
+        bounds = (self.gate.bound, -self.gate.bound) if self.gate.sense is Sense.WITHIN else (self.gate.bound,)
+        needed = 0.0
+        for bound in bounds:
+            distance = abs(m.value - bound)
+            half = m.interval[1] - m.value if bound > m.value else m.value - m.interval[0]
+            if distance == 0.0 or not math.isfinite(half):
+                return None
+            needed = max(needed, m.n * (half / distance) * (half / distance))
         return max(m.n + 1, math.ceil(needed)) if math.isfinite(needed) else None
 
     def message(self, *, next_command: str = "") -> str:
@@ -179,6 +179,7 @@ class Verdict:
             lines.append(f"  the interval straddles the bound; {enough} would settle it (now {m.n})")
         rest = m.rows[1:MAX_ROWS]
         lines += [f"  also:  {format_row(row)}" for row in rest]
+        lines += [f"  {note}" for note in m.data.get("notes", ())]
         hidden = int(m.data.get("rows_total", len(m.rows))) - 1 - len(rest)
         if m.rows and hidden > 0:
             lines.append(f"  ... and {hidden} more")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_npuconf.comparison import NonFinite, non_finite_rows
+from pytest_npuconf.comparison import NonFinite, noisiest, non_finite_rows
 from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
@@ -20,7 +20,7 @@ States = Mapping[str, Float32]
 @dataclass(frozen=True)
 class HiddenComparison:
     """``rows[layer]`` has one entry for each of ``documents``; ``noise[layer]``, shape ``(documents,)``, is what rounding
-    alone costs: the sum over positions of rel_l2, mean over the yardstick's members. With ``non_finite`` places, only the
+    alone costs: the sum over positions of rel_l2, of the noisiest member of the yardstick. With ``non_finite`` places, only the
     documents without them are there."""
 
     documents: tuple[Document, ...]
@@ -49,7 +49,7 @@ def compare_hidden_states(
     """
     done: list[Document] = []
     rows: dict[str, list[HiddenRows]] = {layer: [] for layer in layers}
-    noise: dict[str, list[float]] = {layer: [] for layer in layers}
+    off: dict[str, list[list[float]]] = {layer: [[] for _ in yardstick] for layer in layers}
     bad: list[NonFinite] = []
     for document in documents:
         wanted, found = reference(document), candidate(document)
@@ -61,13 +61,13 @@ def compare_hidden_states(
         for layer in layers:
             _require_usable(document, layer, {"reference": wanted, **{f"yardstick {n}": s for n, s in members.items()}})
             rows[layer].append(compare_hidden(found[layer], wanted[layer]))
-            off = [compare_hidden(states[layer], wanted[layer]).rel_l2.sum() for states in members.values()]
-            noise[layer].append(float(np.mean(off)) if off else 0.0)
+            for sums, states in zip(off[layer], members.values(), strict=True):
+                sums.append(float(compare_hidden(states[layer], wanted[layer]).rel_l2.sum()))
         done.append(document)
     return HiddenComparison(
         tuple(done),
         {layer: tuple(found) for layer, found in rows.items()},
-        {layer: np.array(sums) for layer, sums in noise.items()},
+        {layer: noisiest([np.array(sums) for sums in found or [[0.0] * len(done)]]) for layer, found in off.items()},
         tuple(bad),
     )
 

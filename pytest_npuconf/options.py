@@ -6,7 +6,7 @@ import os
 import shlex
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +110,8 @@ OPTIONS = (
     Option("reference", parse_reference, "where the reference comes from: stored, live (float32 on the CPU), or auto: stored "
            "where it is comparable, else live", "KIND", default="auto"),
     Option("record", parse_switch, "record the live reference of this run beside the card, or under --npuconf-baselines"),
+    Option("calibrate", parse_switch, "measure how far benign variants go on this device, instead of judging, and store it "
+           "beside the card, or under --npuconf-baselines"),
     Option("weights", parse_path, "folder with the model's weights and tokenizer (one model only)", "DIR"),
     Option("baselines", parse_path, "a folder of your own with <model>/card.toml, looked at before the shipped ones", "DIR"),
     Option("results", parse_path, "write the results as JSON to this file", "FILE"),
@@ -135,9 +137,10 @@ class Settings:
     results: Path | None = None
     fault: str | None = None
     record: bool = False
+    calibrate: bool = False
     strict_claims: bool = False
     trust_remote_code: bool = False
-    cache: Path = Path("~/.cache/npuconf")
+    cache: Path = field(default_factory=lambda: Path("~/.cache/npuconf").expanduser())
 
     @property
     def active(self) -> bool:
@@ -160,6 +163,7 @@ class Settings:
             words += [flag, str(value)] if value is not None else []
         switches = {
             "--npuconf-record": self.record,
+            "--npuconf-calibrate": self.calibrate,
             "--npuconf-strict-claims": self.strict_claims,
             "--npuconf-trust-remote-code": self.trust_remote_code,
         }
@@ -253,30 +257,39 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         baselines=values["baselines"],
         results=values["results"],
         fault=values["fault"],
-        record=_recording(values["record"], values["reference"], values["fault"], environ),
+        record=_storing("record", values, environ),
+        calibrate=_storing("calibrate", values, environ),
         strict_claims=bool(values["strict-claims"]),
         trust_remote_code=bool(values["trust-remote-code"]),
         cache=environment_path(environ, CACHE_VARIABLE) or parse_path("~/.cache/npuconf"),
     )
 
 
-def _recording(asked: Any, reference: str, fault: str | None, environ: Mapping[str, str]) -> bool:
-    """Whether to record; a recording never happens by accident.
+def _storing(verb: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
+    """Whether to ``record`` or ``calibrate``; neither ever happens by accident.
 
     Raises:
-        SettingsError: in CI, with a fault, or with a stored reference.
+        SettingsError: in CI, with a fault, or with a stored reference; a calibration also with what only a judged run has.
     """
-    if not asked:
+    if not values[verb]:
         return False
+    flag = f"--npuconf-{verb}"
     if environ.get("CI", "").lower() not in FALSE:
         raise SettingsError(
-            f"--npuconf-record: this is CI (CI={environ['CI']}), which must not change what it is judged by",
-            mend="record by hand and commit the files; or, if you mean it: env -u CI pytest --npuconf-record ...",
+            f"{flag}: this is CI (CI={environ['CI']}), which must not change what it is judged by",
+            mend=f"{verb} by hand and commit the files; or, if you mean it: env -u CI pytest {flag} ...",
         )
-    if fault:
-        raise SettingsError(f"--npuconf-record with --npuconf-fault {fault}", mend="record without a fault")
-    if reference == "stored":
-        raise SettingsError("--npuconf-record needs a live reference", mend="drop --npuconf-reference stored")
+    if values["fault"]:
+        raise SettingsError(f"{flag} with --npuconf-fault {values['fault']}", mend=f"{verb} without a fault")
+    if values["reference"] == "stored":
+        raise SettingsError(f"{flag} needs a live reference", mend="drop --npuconf-reference stored")
+    if verb == "calibrate" and values["record"]:
+        raise SettingsError(f"{flag} with --npuconf-record", mend="record in a run of its own: it must be conformant")
+    if verb == "calibrate" and values["results"]:
+        raise SettingsError(
+            f"{flag} with --npuconf-results: nothing is judged, and a calibration has a file of its own",
+            mend="drop --npuconf-results (or -o npuconf_results=)",
+        )
     return True
 
 

@@ -4,6 +4,7 @@ usage error (exit 4)."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_npuconf import thresholds
+from pytest_npuconf.calibration.choose import Calibrations, choose_calibrations
 from pytest_npuconf.cards import Card, find_card
 from pytest_npuconf.cards.loading import validate_names
-from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
+from pytest_npuconf.checks import CHECKS, Check, gate_for, known_names, required_ids
 from pytest_npuconf.devices import Device, choose_device
 from pytest_npuconf.devices.cpu import CpuDevice, processor_name
 from pytest_npuconf.documents import Document, documents_of, named_layers
@@ -33,6 +35,7 @@ from pytest_npuconf.references import choose
 from pytest_npuconf.references.comparability import comparability
 from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.stored import StoredReference
+from pytest_npuconf.sharing import Shared
 from pytest_npuconf.weights import Checkpoint, find_weights
 
 ENGINES = ("transformers", "vllm", "server")  # that a card may require checks of, whether or not they are offered here
@@ -64,6 +67,7 @@ class Plan:
     documents: dict[str, tuple[Document, ...]] = field(default_factory=dict)
     stored: dict[str, StoredReference] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    calibrations: Calibrations = field(default_factory=Calibrations)
 
     def layers(self, model: str) -> tuple[str, ...]:
         """Modules whose outputs are compared as hidden states."""
@@ -79,6 +83,15 @@ class Plan:
             self.checkpoints[model], self.documents[model], self.layers(model),
             [member.name for member in YARDSTICK], REFERENCE_VARIANT.name,
         )  # fmt: skip
+
+    def asks(self, check: Check, model: str) -> bool:
+        """Whether a check is about something that the card states, and can be answered from this run's reference."""
+        return check.given(self.cards[model]) and check.asked(self.settings.reference)
+
+    @property
+    def not_asked(self) -> tuple[str, ...]:
+        """Checks that decide elsewhere and that this run's kind of reference cannot answer."""
+        return tuple(name for name, check in CHECKS.items() if not check.asked(self.settings.reference))
 
     def pairs(self, model: str) -> list[Precision]:
         """The precision pairs of one model."""
@@ -97,7 +110,10 @@ class Plan:
         """What the card moved: its own bounds, and a required set that is shorter than all that could decide."""
         own = [f"CARD BOUNDS {len(card.gates)}"] if card.gates else []
         every = required_ids(
-            dataclasses.replace(card, required={}, samples_decide=True), self.factory.name, self.precisions[card.name]
+            dataclasses.replace(card, required={}, samples_decide=True),
+            self.factory.name,
+            self.precisions[card.name],
+            self.settings.reference,
         )
         listed = len(self.required[card.name])
         return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
@@ -126,7 +142,9 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
                     mend=f"--npuconf-precision one of: {', '.join(SHORT)}",
                 )
     factory = _choose_engine(settings.engine, extensions.engines)
-    required = {card.name: tuple(required_ids(card, factory.name, precisions[card.name])) for card in found}
+    required = {
+        card.name: tuple(required_ids(card, factory.name, precisions[card.name], settings.reference)) for card in found
+    }
     for card in found:
         _check_given(card, required[card.name])
         _check_gates(card, required[card.name])
@@ -148,8 +166,11 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
     )
 
 
-def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
+def equip(plan: Plan, announce: Callable[[str], None], shared: Shared | None = None) -> Plan:
     """Probe the device, find and check the weights, check the memory, gather the facts.
+
+    Args:
+        shared: has the weights and documents of earlier runs with the same settings.
 
     Raises:
         NpuconfError: whatever is missing, with the mend.
@@ -160,16 +181,29 @@ def equip(plan: Plan, announce: Callable[[str], None]) -> Plan:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     plan.device.probe()
     CpuDevice().probe()  # the live reference runs there
-    checkpoints, documents = {}, {}
+    shared, checkpoints, documents = shared or Shared(), {}, {}
     for card in plan.cards.values():
         plan.factory.check(card, plan.settings)
-        checkpoints[card.name] = find_weights(card, plan.settings, announce=announce)
-        documents[card.name] = read_documents(card, checkpoints[card.name], plan.settings)
+        checkpoint = shared.once(
+            ("weights", card.name), functools.partial(find_weights, card, plan.settings, announce=announce)
+        )
+        checkpoints[card.name] = checkpoint
+        documents[card.name] = shared.once(
+            ("documents", card.name), functools.partial(read_documents, card, checkpoint, plan.settings)
+        )
     plan = dataclasses.replace(plan, checkpoints=checkpoints, documents=documents)
     plan = dataclasses.replace(plan, stored=_choose_references(plan, announce))
     for card in plan.cards.values():
         _check_memory(card, checkpoints[card.name], plan)
-    return dataclasses.replace(plan, facts=gather_facts(plan))
+    plan = dataclasses.replace(plan, facts=gather_facts(plan))
+    return plan if plan.settings.calibrate else _with_calibrations(plan, shared)
+
+
+def _with_calibrations(plan: Plan, shared: Shared) -> Plan:
+    found = choose_calibrations(
+        plan, lambda model: shared.once(("comparability", model), functools.partial(plan.comparability, model))
+    )
+    return dataclasses.replace(plan, calibrations=found, facts={**plan.facts, "calibration": found.spoken()})
 
 
 def _choose_references(plan: Plan, announce: Callable[[str], None]) -> dict[str, StoredReference]:
@@ -177,7 +211,7 @@ def _choose_references(plan: Plan, announce: Callable[[str], None]) -> dict[str,
     chosen: dict[str, StoredReference] = {}
     for model, card in plan.cards.items():
         kind, dtypes = plan.settings.reference, choose.dtypes_needed(plan.precisions[model])
-        if plan.settings.record:
+        if plan.settings.record or plan.settings.calibrate:
             choose.recording_folder(card, plan.settings)
             continue
         if kind == "live" or (kind == "auto" and not choose.has_stored(card, plan.settings, dtypes)):
@@ -264,7 +298,9 @@ def needed_bytes(
 
 
 def _check_memory(card: Card, checkpoint: Checkpoint, plan: Plan) -> None:
-    on_host, live = plan.device.name == "cpu", card.name not in plan.stored
+    on_host = plan.device.name == "cpu"
+    # a check of single modules has the weights live, beside a stored reference too
+    live = card.name not in plan.stored or any(check.live and plan.asks(check, card.name) for check in CHECKS.values())
     parts = needed_bytes(checkpoint, plan.precisions[card.name], on_host=on_host, live=live)
     need, free = sum(parts.values()), CpuDevice().memory().free
     if need > free:
@@ -272,7 +308,8 @@ def _check_memory(card: Card, checkpoint: Checkpoint, plan: Plan) -> None:
         raise WeightsError(
             f"{card.name}: not enough memory on this host: {_gib(need)} needed ({listed}), {_gib(free)} free",
             mend="run on a host with more memory, one precision at a time (--npuconf-precision bfloat16), or with a reference "
-            "that was recorded elsewhere (npuconf install FILE)",
+            "that was recorded elsewhere (npuconf install FILE) and without the check of single modules "
+            "(--npuconf-reference stored)",
         )
     if plan.device.name != "cpu":
         need = max(BYTES[p] for p in plan.precisions[card.name]) * checkpoint.parameters + WORKING_BYTES
@@ -308,12 +345,16 @@ def read_documents(card: Card, checkpoint: Checkpoint, settings: Settings) -> tu
             )
     total = 0
     vocabulary = checkpoint.vocabulary()
-    documents = tuple(documents_of(card, lambda text: tokenize(tokenizer, text)))
+    context = checkpoint.config_value("max_position_embeddings")
+    documents = tuple(
+        documents_of(card, lambda text: tokenize(tokenizer, text), context if isinstance(context, int) else None)
+    )
     for prompt in documents:
         ids = prompt.ids
-        total += len(ids) if prompt.kind != "hidden" else 0
-        if len(ids) < 2:
-            raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least 2 are needed")
+        total += len(ids) if prompt.kind in ("prompt", "text") else 0
+        fewest = 1 if prompt.kind == "document" else 2
+        if len(ids) < fewest:
+            raise WeightsError(f"{prompt.name} {prompt.text!r} gives {len(ids)} tokens, at least {fewest} are needed")
         if vocabulary is not None and max(ids) >= vocabulary:
             raise WeightsError(
                 f"{checkpoint.folder}: {prompt.name} gives token id {max(ids)}, but the model's vocabulary has "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.devices import Device
     from pytest_npuconf.engines.base import Engine
     from pytest_npuconf.hidden_comparison import HiddenComparison
+    from pytest_npuconf.module_comparison import ModuleComparison
     from pytest_npuconf.precisions import Precision
     from pytest_npuconf.references.live import LiveReference
     from pytest_npuconf.references.stored import StoredReference
@@ -38,7 +39,7 @@ def npuconf_workbench(request: pytest.FixtureRequest) -> Iterator[Workbench]:
     from pytest_npuconf.workbench import Workbench
 
     run = run_plugin(request.config)
-    workbench = Workbench(run.plan, run.progress)
+    workbench = Workbench(run.plan, run.progress, run.shared)
     yield workbench
     workbench.close()
     run.recorded = workbench.recorded
@@ -87,6 +88,31 @@ def npu_comparison(npuconf_workbench: Workbench, npu_card: Card, npu_precision: 
 def npu_hidden(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> HiddenComparison:
     """Hidden states of the card's inputs, candidate against reference and yardstick, layer by layer."""
     return npuconf_workbench.hidden(npu_card.name, npu_precision)
+
+
+@pytest.fixture(scope="session")
+def npu_modules(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> ModuleComparison:
+    """Each module of the candidate, fed with the float32 reference's input, against the reference's output."""
+    return npuconf_workbench.modules(npu_card.name, npu_precision)
+
+
+@pytest.fixture(scope="session")
+def npu_modules_bound(npu_card: Card, npu_precision: Precision) -> float:
+    """The bound above which a module counts as off: the card's own, else the shipped one."""
+    from pytest_npuconf.checks import gate_for
+
+    gate = gate_for(f"modules.noise_ratio.{npu_precision.name}", npu_precision, npu_card, required=False)
+    assert gate is not None
+    return gate.bound
+
+
+@pytest.fixture
+def npuconf_variant(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Measures one benign variant; only ``--npuconf-calibrate`` gives any."""
+    plugin: Any = request.config.pluginmanager.get_plugin("npuconf-calibration")
+    if plugin is None:
+        pytest.fail("no variant is measured here\n  mend: pytest --model NAME --npuconf-calibrate", pytrace=False)
+    return lambda: plugin.judge(request.param, request.node)
 
 
 @pytest.fixture

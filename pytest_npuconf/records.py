@@ -126,6 +126,7 @@ def properties(record: Record, facts: dict[str, str]) -> list[tuple[str, str]]:
         "reference_source": record["reference_source"],
         "labels": ",".join(record["labels"]),
         "worst": f"{record['worst']['place']}: {record['worst']['value']}" if record["worst"] else "",
+        "guilty": str(record["data"].get("guilty", "")),
         "claims": "; ".join(f"{c['id']}: {c['standing']}" for c in record["claims"]),
     }
     session = {f"session.{name}": value for name, value in facts.items() if value}

@@ -9,13 +9,19 @@ from typing import Any
 
 import pytest
 
-from pytest_npuconf import pytest_fixtures, scheduling
+from pytest_npuconf import pytest_fixtures, scheduling, sharing
+from pytest_npuconf.calibration.evidence import findings
+from pytest_npuconf.calibration.run import PLUGIN as CALIBRATING
+from pytest_npuconf.calibration.run import CalibrationPlugin
 from pytest_npuconf.checker import RECORDS, check_id, check_name, parameter
 from pytest_npuconf.checks import CHECKS
 from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, is_shipped, resolve_arguments, suite_file
 from pytest_npuconf.conformance import Closing, Status, claims_line, close
-from pytest_npuconf.errors import NpuconfError, SettingsError
+from pytest_npuconf.engines.transformers_engine import TransformersFactory
+from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError
+from pytest_npuconf.faults.applies import check_applies
 from pytest_npuconf.faults.catalogue import SHIPPED
+from pytest_npuconf.gates import Role
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.precisions import Precision
@@ -25,6 +31,7 @@ from pytest_npuconf.references import choose
 from pytest_npuconf.references.baseline import Baseline
 from pytest_npuconf.references.store import orphans, write_baselines
 from pytest_npuconf.report import junit, results, terminal
+from pytest_npuconf.sharing import Shared
 
 SELECTED = "npuconf_selected"
 Selection = dict[str, list[str]]
@@ -36,26 +43,46 @@ def start(config: pytest.Config, settings: Settings) -> None:
     Raises:
         NpuconfError: anything that would keep the run from measuring.
     """
-    extensions = _extensions(config)
+    extensions = extensions_of(config)
     if settings.results is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
         results.put_aside(settings.results)
-    if settings.record and (hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None)):
-        raise SettingsError("--npuconf-record with -n: a reference is recorded in one process", mend="drop -n")
+    storing = "--npuconf-record" if settings.record else "--npuconf-calibrate" if settings.calibrate else ""
+    if storing and (hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None)):
+        raise SettingsError(f"{storing} with -n: what is stored is measured in one process", mend="drop -n")
     plan = make_plan(settings, extensions)
     progress = Progress(_writer(config))
+    shared: Shared = getattr(config.pluginmanager.get_plugin(sharing.NAME), "shared", None) or Shared()
     if not config.option.collectonly:
-        plan = equip(plan, progress.phase)
+        plan = equip(plan, progress.phase, shared)
+        if not config.pluginmanager.has_plugin(sharing.NAME):  # a campaign goes on with its next fault
+            _check_fault_applies(plan)
         plan.facts["command"] = shlex.join(["pytest", *map(str, config.invocation_params.args)])
-    config.args = resolve_arguments(config)
-    config.pluginmanager.register(RunPlugin(config, plan, progress), "npuconf-run")
+    config.args = resolve_arguments(config, calibrate=settings.calibrate)
+    config.pluginmanager.register(RunPlugin(config, plan, progress, shared), "npuconf-run")
+    if settings.calibrate:
+        config.pluginmanager.register(CalibrationPlugin(plan, progress, extensions.faults), CALIBRATING)
+
+
+def _check_fault_applies(plan: Plan) -> None:
+    """Before anything is measured, so that nothing is green.
+
+    Raises:
+        FaultError: the run's fault finds nothing to break in one of the models.
+    """
+    if plan.fault is None or plan.factory.name != TransformersFactory.name:
+        return
+    for model, checkpoint in plan.checkpoints.items():
+        code = plan.settings.trust_remote_code
+        check_applies(plan.fault, model, checkpoint.folder, plan.precisions[model], trust_remote_code=code)
 
 
 def list_faults(config: pytest.Config) -> str:
     """What ``--npuconf-fault list`` prints."""
-    return terminal.fault_list([*SHIPPED, *_extensions(config).faults])
+    return terminal.fault_list([*SHIPPED, *extensions_of(config).faults])
 
 
-def _extensions(config: pytest.Config) -> Extensions:
+def extensions_of(config: pytest.Config) -> Extensions:
+    """What the hooks add."""
     engines: dict[str, Any] = {}
     for offered in config.hook.pytest_npuconf_engines(config=config):
         engines.update(offered)
@@ -86,8 +113,8 @@ def _writer(config: pytest.Config) -> Any:
 class RunPlugin:
     """State and hooks of one run, in the controller and in each xdist worker."""
 
-    def __init__(self, config: pytest.Config, plan: Plan, progress: Progress) -> None:
-        self.config, self.plan, self.progress = config, plan, progress
+    def __init__(self, config: pytest.Config, plan: Plan, progress: Progress, shared: Shared) -> None:
+        self.config, self.plan, self.progress, self.shared = config, plan, progress, shared
         self.records: list[Record] = []
         self.selected: Selection = {}
         self.interrupted = False
@@ -112,7 +139,7 @@ class RunPlugin:
         if not self.plan.cards or "npu_card" not in metafunc.fixturenames:
             return
         check = CHECKS.get(check_name(metafunc.definition) or "")
-        models = [model for model, card in self.plan.cards.items() if check is None or check.given(card)]
+        models = [model for model in self.plan.cards if check is None or self.plan.asks(check, model)]
         if "npu_precision" not in metafunc.fixturenames:
             metafunc.parametrize("npu_card", models, indirect=True, scope="session", ids=models)
             return
@@ -197,11 +224,23 @@ class RunPlugin:
                 pytest.fail(f"the fixture {name} of a shipped check is replaced by {home}: rename yours", pytrace=False)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        judged = [record for record in getattr(report, "npuconf", []) if record["verdict"] in ("fail", "inconclusive")]
+        judged = [
+            record
+            for record in getattr(report, "npuconf", [])
+            if record["verdict"] in ("fail", "inconclusive") and record["role"] == Role.REQUIRED.value
+        ]
         if report.failed and report.nodeid.startswith(f"{SUITE_PREFIX}/") and not judged:
             self.ended_in_error.add(report.nodeid)
         for record in getattr(report, "npuconf", []):
             self.records.append({"nodeid": report.nodeid, **record})
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_exception_interact(self, call: pytest.CallInfo[Any]) -> None:
+        """A fault that only the loaded model shows not to apply: every later test would say the same."""
+        error = call.excinfo.value if call.excinfo is not None else None
+        if isinstance(error, FaultError) and not self.config.pluginmanager.has_plugin(sharing.NAME):
+            name = self.plan.settings.fault
+            pytest.exit(f"--npuconf-fault {name} does not apply: {error}", returncode=pytest.ExitCode.USAGE_ERROR)
 
     def pytest_keyboard_interrupt(self) -> None:
         self.interrupted = True
@@ -223,7 +262,7 @@ class RunPlugin:
 
     def _conclude(self, session: pytest.Session, exitstatus: int) -> None:
         # a run of somebody's own tests only says nothing about conformance
-        judged = self.plan.cards if self.suites_asked or self.selected else {}
+        judged = {} if self.plan.settings.calibrate else self.plan.cards if self.suites_asked or self.selected else {}
         self.closings = [
             close(
                 model,
@@ -271,7 +310,7 @@ class RunPlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
-            lines = [*self.recording_lines, *self._unused()]
+            lines = [*findings(self.records), *self.plan.calibrations.not_used, *self.recording_lines, *self._unused()]
             terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line, lines)
 
     def _unused(self) -> list[str]:

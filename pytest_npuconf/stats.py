@@ -23,11 +23,12 @@ class Estimate:
     n: int
 
 
-def t_quantile(degrees: int) -> float:
-    """Student's two-sided 95 % quantile. From scipy.special: importing scipy.stats would take most of a second."""
+def t_quantile(degrees: int, comparisons: int = 1) -> float:
+    """Student's two-sided 95 % quantile; with several ``comparisons`` the one that keeps 95 % over all of them (Bonferroni).
+    From scipy.special: importing scipy.stats would take most of a second."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
+    return float(stdtrit(degrees, 1 - (1 - CONFIDENCE) / 2 / comparisons))
 
 
 def _per_document(name: str, values: ArrayLike, minimum: int) -> np.ndarray:
@@ -69,12 +70,15 @@ def ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
     return Estimate(ratio, ratio - half, ratio + half, int(a.size))
 
 
-def log_ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
+def log_ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike, comparisons: int = 1) -> Estimate:
     """Ratio of two sums of non-negative quantities with an interval built on the log scale.
 
     Shapes, formula and errors as :func:`ratio_of_sums`; the delta method gives ``sd(log R) = sd(R)/R``. A noise
     ratio spans orders of magnitude, so an interval that is symmetric in the logarithm is the honest one.
     Numerators that are all zero (bit-equal results) give ``0 [0, 0]``: there is nothing whose spread could be seen.
+
+    ``comparisons``: how many such ratios the largest of which is judged. The lower end, on which a failure rests, is
+    corrected for them (Bonferroni); the upper is not, because there a correction would only make passing harder.
 
     Raises:
         MetricError: as :func:`ratio_of_sums`, and for a negative entry.
@@ -86,7 +90,8 @@ def log_ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike) -> Estimat
     if plain.value == 0.0:
         return Estimate(0.0, 0.0, 0.0, plain.n)
     half = min((plain.high - plain.value) / plain.value, 600.0)  # exp overflows float64 at 709
-    return Estimate(plain.value, plain.value * float(np.exp(-half)), plain.value * float(np.exp(half)), plain.n)
+    wider = t_quantile(plain.n - 1, comparisons) / t_quantile(plain.n - 1)
+    return Estimate(plain.value, plain.value * float(np.exp(-half * wider)), plain.value * float(np.exp(half)), plain.n)
 
 
 def share_lower_bound(successes: int, n: int) -> float:
@@ -104,6 +109,15 @@ def share_lower_bound(successes: int, n: int) -> float:
     from scipy.special import betaincinv
 
     return float(betaincinv(successes, n - successes + 1, 1 - CONFIDENCE))
+
+
+def share_upper_bound(successes: int, n: int) -> float:
+    """One-sided 95 % upper bound of a share, as :func:`share_lower_bound`: none of 100 shows no less than 3 %.
+
+    Raises:
+        MetricError: ``n`` below 1, or ``successes`` outside ``0..n``.
+    """
+    return 1.0 - share_lower_bound(n - successes, n)
 
 
 def robust_sd(values: ArrayLike) -> float:

@@ -21,9 +21,34 @@ _BENIGN = "pytest --model smollm2-135m-instruct --npuconf-fault {} (see docs/thr
 
 NOISE_RATIO = Constant(
     1.5,
-    "rounding may cost up to half as much again as the yardstick's own; benign kernels of a CPU stay within 0.9 to 1.1, "
-    "which is in-sample: other hardware rounds at other points, and calibration will say how far it goes",
+    "rounding may cost up to half as much again as the noisiest healthy way to compute (attention whose scores are rounded on "
+    "the way); kernels that round once come out at 0.5 to 0.8. All of it is in-sample: other hardware rounds at other points",
     _BENIGN.format("benign-split-k"),
+)
+YARDSTICK_WORSE = Constant(
+    0.25,
+    "a candidate at a quarter of the noisiest member's noise is no healthy rounding at this dtype: it computes wider than it "
+    "says, or the yardstick is bad; it decides nothing and is said as a finding. The least of the benign variants on "
+    "tiny-qwen3 is 0.48",
+    _BENIGN.format("benign-fused-norm"),
+)
+POSITIONS_RATIO = Constant(
+    2.0,
+    "a bucket of positions has some ten windows where the whole has fifty documents, so its ratio moves more",
+    _BENIGN.format("benign-split-k"),
+)
+MODULE_RATIO = Constant(
+    1.25,
+    "one module, fed with the reference's input, against the noisiest of three healthy ways to compute it: benign variants "
+    "reach 1.13, the smallest fault of the catalogue that it catches has 1.36 (sums held in float16), the largest that it "
+    "misses 1.21 (an epsilon of 1e-5 for 1e-6, plain at float16 and float32)",
+    "pytest --model tiny-qwen3 --npuconf-fault accumulate-fp16 (see docs/modules.md)",
+)
+MODULE_RATIO_FLOAT32 = Constant(
+    10.0,
+    "at float32 orders of summation differ more among themselves: benign ones reach 2.4, other hardware sums in other blocks; "
+    "the smallest fault of the catalogue lies at 1,500",
+    "pytest --model tiny-qwen3 --npuconf-fault benign-strided-k (see docs/modules.md)",
 )
 REL_L2_FLOAT32 = Constant(
     1e-4,
@@ -33,9 +58,9 @@ REL_L2_FLOAT32 = Constant(
 )
 TIE_Z = Constant(
     5.0,
-    "a top-1 disagreement counts when the reference's gap exceeds z robust standard deviations of what rounding does "
-    "to that gap; the largest of a clean bfloat16 run is about two (data.largest_excused of the check). The tails are "
-    "heavy: single shifts of eight are benign, though not where the gap itself is that large",
+    "a top-1 disagreement counts when the reference's gap exceeds z standard deviations of what rounding does to that gap, "
+    "over all positions or at that one if more: single positions move nine times as far as most, and a z for all of them "
+    "failed healthy runs. Over ten benign variants and 2,016 positions of tiny-qwen3 the largest excused gap is 3.5",
     _BENIGN.format("benign-split-k"),
 )
 DISAGREEMENTS = Constant(
@@ -69,6 +94,34 @@ UNMET_MINIMUMS = Constant(
     0.0,
     "the card's minimums are its own words; unmet ones explain failures and decide nothing by themselves",
     "by definition",
+)
+EQUIVALENCE_RATIO = Constant(
+    1.5,
+    "the same tokens in two ways differ by two roundings at most; as NOISE_RATIO, half as much again",
+    "pytest --model tiny-qwen3 -k equivalence",
+)
+EQUIVALENCE_ROW = Constant(
+    2.0,
+    "a single row or window has 1 to 96 positions of one text, so its ratio may be this many times a whole group's: between "
+    "unlike benign kernels a row reaches 0.75 where the whole is at 0.48",
+    "python -m tests.benchmarks.equivalence_width (see docs/equivalence.md)",
+)
+REPEAT_DIFFERENCES = Constant(
+    0.0,
+    "the same call gives the same bits where the device is deterministic; elsewhere a position counts only beyond what "
+    "rounding does",
+    "by definition",
+)
+DOCUMENT_CONTRADICTIONS = Constant(
+    0.0,
+    "two statements of a document that cannot both hold are one too many; it is about the document and not about the port, "
+    "so by itself it decides nothing",
+    "npuconf audit README.md",
+)
+UNSOUND_GATES = Constant(
+    0.0,
+    "a verdict is worth what its gates can refuse: one that cannot fail, or a waiver past its date, makes it worth nothing",
+    "npuconf audit card.toml",
 )
 WRONG_SAMPLES = Constant(
     0.0,

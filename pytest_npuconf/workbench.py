@@ -5,11 +5,22 @@ from __future__ import annotations
 import dataclasses
 
 from pytest_npuconf.comparison import Comparison, compare, noise_of_two_roundings
-from pytest_npuconf.documents import Document
-from pytest_npuconf.engines.base import Engine, Forward
+from pytest_npuconf.devices.base import is_deterministic
+from pytest_npuconf.documents import Document, for_pair
+from pytest_npuconf.engines.base import Engine, Forward, Modules
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
-from pytest_npuconf.errors import FaultError
+from pytest_npuconf.equivalence_comparison import (
+    Equivalence,
+    FirstCall,
+    RunNoise,
+    compare_batches,
+    compare_cached,
+    compare_repeats,
+    first_call,
+)
+from pytest_npuconf.errors import EngineError, FaultError
 from pytest_npuconf.hidden_comparison import HiddenComparison, compare_hidden_states
+from pytest_npuconf.module_comparison import ModuleComparison, compare_modules
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
@@ -17,18 +28,23 @@ from pytest_npuconf.references.baseline import Baseline
 from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.recording import record
 from pytest_npuconf.references.stored import StoredReference
+from pytest_npuconf.sharing import Shared
 
 
 class Workbench:
     """Owns every loaded model of the process; another model or dtype releases the one before."""
 
-    def __init__(self, plan: Plan, progress: Progress) -> None:
-        self.plan, self._progress = plan, progress
+    def __init__(self, plan: Plan, progress: Progress, shared: Shared) -> None:
+        self.plan, self._progress, self._shared = plan, progress, shared
         self._candidate: tuple[tuple[str, str], Engine] | None = None
         self._candidate_passes: dict[tuple[int, ...], Forward] = {}
         self._reference: tuple[str, LiveReference | StoredReference] | None = None
         self._comparisons: dict[tuple[str, str], Comparison] = {}
         self._hidden: dict[tuple[str, str], HiddenComparison] = {}
+        self._equivalences: dict[tuple[str, str, str], Equivalence] = {}
+        self._modules: dict[tuple[str, str], ModuleComparison] = {}
+        self._beside: tuple[str, LiveReference] | None = None
+        self._first_call: FirstCall | None = None
         self.recorded: dict[str, list[Baseline]] = {}
 
     def candidate(self, model: str, dtype: str) -> Engine:
@@ -41,6 +57,7 @@ class Workbench:
             )
             self._inject(engine)
             self._candidate = ((model, dtype), engine)
+            self._first_call = first_call(engine, self.documents(model))
         return self._candidate[1]
 
     def any_candidate(self, model: str) -> Engine:
@@ -54,7 +71,7 @@ class Workbench:
         if self._reference is None or self._reference[0] != model:
             self._release_reference()
             stored = self.plan.stored.get(model)
-            self._reference = (model, stored or self._live(model))
+            self._reference = (model, stored or self._shared.live(self.plan, model) or self._live(model))
         return self._reference[1]
 
     def _live(self, model: str) -> LiveReference:
@@ -62,7 +79,7 @@ class Workbench:
         return LiveReference(plan.checkpoints[model], plan.settings, self._progress, plan.layers(model))
 
     def documents(self, model: str) -> list[Document]:
-        """The card's prompts, inputs and texts with their token ids, from the reference's tokenizer."""
+        """The card's prompts, inputs, texts and documents with their token ids, from the reference's tokenizer."""
         return list(self.plan.documents[model])
 
     def comparison(self, model: str, pair: Precision) -> Comparison:
@@ -94,8 +111,68 @@ class Workbench:
             self._hidden[key] = compared if stored is None else dataclasses.replace(compared, noise=stored)
         return self._hidden[key]
 
+    def modules(self, model: str, pair: Precision) -> ModuleComparison:
+        """The candidate's modules, each fed with the float32 reference's inputs; made on first use. The reference is live,
+        beside a stored one too.
+
+        Raises:
+            EngineError: the engine has no modules to feed.
+        """
+        key = (model, pair.name)
+        if key not in self._modules:
+            engine = self.candidate(model, pair.candidate)
+            if not isinstance(engine, Modules):
+                raise EngineError(
+                    f"engine {engine.name} has no modules that can be fed one by one",
+                    mend="give it modules(), or name what decides under [required] in the card",
+                )
+            live = self._live_reference(model)
+            noise = live.module_noise(pair.candidate, self.documents(model))
+            self._progress.phase(f"{model}, {pair.spoken}: modules")
+            self._modules[key] = compare_modules(
+                live.engine("float32").model, engine.modules(), noise, self._progress.step
+            )
+        return self._modules[key]
+
+    def _live_reference(self, model: str) -> LiveReference:
+        """The reference if it is live, else one beside the stored one."""
+        source = self.reference(model)
+        if isinstance(source, LiveReference):
+            return source
+        if self._beside is None or self._beside[0] != model:
+            self._release_beside()
+            self._beside = (model, self._shared.live(self.plan, model) or self._live(model))
+        return self._beside[1]
+
+    def equivalence(self, model: str, dtype: str, kind: str) -> Equivalence:
+        """The candidate against itself in another way: ``batch``, ``cache`` or ``repeat``; made on first use."""
+        key = (model, dtype, kind)
+        if key not in self._equivalences:
+            self._equivalences[key] = self._compare_with_itself(model, dtype, kind)
+        return self._equivalences[key]
+
+    def _compare_with_itself(self, model: str, dtype: str, kind: str) -> Equivalence:
+        engine, documents = self.candidate(model, dtype), self.documents(model)
+        self._progress.phase(f"{model}, {dtype}: equivalences, {kind}")
+
+        def alone(document: Document) -> Forward:
+            return self._candidate_pass(model, dtype, document)
+
+        if kind == "repeat":
+            found = compare_repeats(engine, documents, alone, self._first_call)
+        else:
+            found = {"batch": compare_batches, "cache": compare_cached}[kind](engine, documents, alone)
+        bits_decide = kind == "repeat" and is_deterministic(self.plan.device)
+        if dtype == "float32" or bits_decide or found.broken:
+            return found
+        comparison = self.comparison(model, Precision(dtype, "float32"))
+        if comparison.non_finite:
+            first = comparison.non_finite[0]
+            return dataclasses.replace(found, broken=(f"{first.kind} in the logits alone at {first.place}",))
+        return dataclasses.replace(found, noise=RunNoise.of_comparison(comparison))
+
     def _compare(self, model: str, pair: Precision, *, yardstick: bool = True) -> Comparison:
-        documents, source = self.documents(model), self.reference(model)
+        documents, source = for_pair(self.documents(model), pair), self.reference(model)
         tokens = sum(len(d.ids) for d in documents)
         members = source.yardstick(pair) if yardstick else {}
         kind = "stored reference"
@@ -122,7 +199,13 @@ class Workbench:
         self._release_candidate()
         self._release_reference()
 
+    def _release_beside(self) -> None:
+        if self._beside is not None and self._beside[1] is not self._shared.live(self.plan, self._beside[0]):
+            self._beside[1].close()
+        self._beside = None
+
     def _release_reference(self) -> None:
+        self._release_beside()
         if self._reference is None:
             return
         model, source = self._reference
@@ -132,7 +215,8 @@ class Workbench:
                 source, self.documents(model), self.plan.layers(model), self.plan.precisions[model], model=model,
                 engine=source.engine_name, comparability=self.plan.comparability(model), provenance=self.plan.facts,
             )  # fmt: skip
-        source.close()
+        if source is not self._shared.live(self.plan, model):
+            source.close()
         self._reference = None
 
     def _candidate_pass(self, model: str, dtype: str, document: Document) -> Forward:
@@ -154,4 +238,4 @@ class Workbench:
         self._candidate_passes.clear()
         if self._candidate is not None:
             self._candidate[1].close()
-            self._candidate = None
+            self._candidate = self._first_call = None

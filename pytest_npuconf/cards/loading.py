@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from pytest_npuconf.cards.schema import (
     Waiver,
     WeightsSource,
 )
-from pytest_npuconf.cards.tables import read_files, read_minimum, read_samples, read_size
+from pytest_npuconf.cards.tables import read_documents, read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
 from pytest_npuconf.gates import Role, Sense
@@ -98,7 +99,7 @@ def load_card(path: Path) -> Card:
         raise root.error("precisions", "is empty: nothing would be judged")
     prompts = root.table("prompts")
     layers = prompts.strings("layers", [])
-    logits, inputs, texts = _prompts(prompts)
+    logits, inputs, texts, long_texts = _prompts(prompts)
     card = Card(
         name=name,
         path=path,
@@ -112,6 +113,7 @@ def load_card(path: Path) -> Card:
         hidden_inputs=inputs,
         hidden_layers=layers,
         perplexity_texts=texts,
+        long_texts=long_texts,
         required=_required(root.table("required")),
         claims=_claims(root),
         gates=_gates(root.table("gates")),
@@ -122,6 +124,7 @@ def load_card(path: Path) -> Card:
         minimum=read_minimum(root.table("minimum")),
         samples=read_samples(root),
         samples_decide=root.take("samples_decide", bool, True),
+        documents=read_documents(root.table("audit"), path.parent),
     )
     root.finish()
     return card
@@ -155,8 +158,8 @@ def _probe(table: Table) -> TokenProbe:
     return probe
 
 
-def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...], tuple[Prompt, ...]]:
-    """The card's own prompts, inputs of the hidden states and texts, or the shipped sets that the documents use."""
+def _prompts(table: Table) -> tuple[tuple[Prompt, ...], ...]:
+    """The card's own prompts, inputs of the hidden states, texts and long texts, or the shipped sets."""
     shipped = read_toml(data_folder("fixtures") / "prompts" / "precision.toml")
     read = []
     for key, fewest, why in (
@@ -175,11 +178,38 @@ def _prompts(table: Table) -> tuple[tuple[Prompt, ...], tuple[Prompt, ...], tupl
         if len(set(texts)) != len(texts):
             raise source.error(key, "holds the same text twice: copies are not independent documents")
         read.append(tuple(Prompt(f"{_SINGULAR[key]} {i}", text) for i, text in enumerate(texts, start=1)))
+    read.append(_long_texts(table))
     table.finish()
-    return read[0], read[1], read[2]
+    return tuple(read)
 
 
-_SINGULAR = {"logits": "prompt", "hidden": "input", "perplexity": "text"}
+_SINGULAR = {"logits": "prompt", "hidden": "input", "perplexity": "text", "documents": "document"}
+
+
+def _long_texts(table: Table) -> tuple[Prompt, ...]:
+    """``[prompts] documents``: the card's own, taken whole, or the shipped ones, each cut to its length."""
+    if "documents" not in table:
+        return shipped_documents()
+    table.take("documents", list, [])
+    texts = table.strings("documents")
+    if len(texts) < 2:
+        raise table.error("documents", f"has {len(texts)}: an interval needs at least two documents")
+    if len(set(texts)) != len(texts):
+        raise table.error("documents", "holds the same text twice: copies are not independent documents")
+    return tuple(Prompt(f"{_SINGULAR['documents']} {i}", text) for i, text in enumerate(texts, start=1))
+
+
+@functools.cache
+def shipped_documents() -> tuple[Prompt, ...]:
+    """The shipped long texts with the lengths that they are cut to."""
+    found: list[Prompt] = []
+    for path in sorted((data_folder("fixtures") / "documents").glob("*.toml")):
+        root = read_toml(path)
+        for table in root.tables("documents"):
+            found.append(Prompt(table.words("name"), table.take("text", str), table.take("tokens", int)))
+            table.finish()
+        root.finish()
+    return tuple(found)
 
 
 def _required(table: Table) -> dict[str, tuple[str, ...]]:

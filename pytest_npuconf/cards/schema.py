@@ -37,10 +37,11 @@ class TokenProbe:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A named text."""
+    """A named text; ``tokens``: the length that it is cut to, None for the whole of it."""
 
     name: str
     text: str
+    tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class Card:
     logits_prompts: tuple[Prompt, ...] = ()
     hidden_inputs: tuple[Prompt, ...] = ()
     perplexity_texts: tuple[Prompt, ...] = ()
+    long_texts: tuple[Prompt, ...] = ()
     hidden_layers: tuple[str, ...] = ()
     required: dict[str, tuple[str, ...]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
@@ -155,6 +157,13 @@ class Card:
     minimum: dict[str, str | float] = field(default_factory=dict)
     samples: tuple[Sample, ...] = ()
     samples_decide: bool = True
+    documents: tuple[Path, ...] = ()
+
+    @property
+    def criteria(self) -> tuple[GateOverride | Waiver | Claim, ...]:
+        """What of the card a verdict rests on: its bounds, its waivers, and claims with a gate or a tolerance."""
+        stated = (claim for claim in self.claims if claim.gate is not None or claim.tolerance is not None)
+        return (*self.gates.values(), *self.waivers, *stated)
 
     @property
     def stand_in(self) -> bool:

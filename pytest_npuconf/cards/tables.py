@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -35,6 +35,19 @@ def read_files(root: Table) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         raise root.error("files", "names the same file twice")
     return names
+
+
+def read_documents(table: Table, folder: Path) -> tuple[Path, ...]:
+    """``[audit] documents``: the model's documents, relative to the card; a missing one is an error before the first test."""
+    names = table.strings("documents", [])
+    found = tuple((folder / Path(name).expanduser()).resolve() for name in names)
+    for name, path in zip(names, found, strict=True):
+        if not path.is_file():
+            raise table.error("documents", f"names {name!r}, which is no file: {path}")
+    if len(set(found)) != len(found):
+        raise table.error("documents", "names the same file twice")
+    table.finish()
+    return found
 
 
 def read_minimum(table: Table) -> dict[str, str | float]:

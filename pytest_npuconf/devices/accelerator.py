@@ -19,8 +19,12 @@ class Accelerator:
         return import_torch().device(self.name, self._module().current_device())
 
     def describe(self) -> str:
+        return f"{self.hardware()} (1 of {self._module().device_count()})"
+
+    def hardware(self) -> str:
+        """The chip's name."""
         module = self._module()
-        return f"{module.get_device_name(module.current_device())} (1 of {module.device_count()})"
+        return str(module.get_device_name(module.current_device()))
 
     def memory(self) -> Memory:
         free, total = self._module().mem_get_info()
@@ -31,3 +35,7 @@ class Accelerator:
 
     def release(self) -> None:
         self._module().empty_cache()
+
+    def deterministic(self) -> bool:
+        """No: kernels that add in the order in which threads arrive are the default."""
+        return False

@@ -47,6 +47,22 @@ class Device(Protocol):
     def versions(self) -> dict[str, str]:
         """Versions of what this device alone brings (driver, CANN, CUDA)."""
 
+    def deterministic(self) -> bool:
+        """Whether the same call gives the same bits again. Left out: not known, so not asked for."""
+        return False
+
+
+def is_deterministic(device: Device) -> bool:
+    """See :meth:`Device.deterministic`; False for a device of somebody else's that does not say."""
+    known = getattr(device, "deterministic", None)
+    return bool(known()) if known is not None else False
+
+
+def hardware_of(device: Device) -> str:
+    """The hardware alone, without how many threads or neighbours it has; its description for a device that does not say."""
+    known = getattr(device, "hardware", None)
+    return str(known() if known is not None else device.describe())
+
 
 def import_torch() -> Any:
     """``torch``, or an error that says why it cannot be imported.

@@ -33,6 +33,10 @@ class CpuDevice:
         torch = import_torch()
         return f"{processor_name()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
 
+    def hardware(self) -> str:
+        """Processor and instruction set."""
+        return f"{processor_name()}, {import_torch().backends.cpu.get_cpu_capability()}"
+
     def memory(self) -> Memory:
         return host_memory()
 
@@ -41,6 +45,10 @@ class CpuDevice:
 
     def release(self) -> None:
         """The allocator gives memory back by itself."""
+
+    def deterministic(self) -> bool:
+        """Yes: work is split by shape and number of threads, not by who comes first."""
+        return True
 
     def settings(self) -> dict[str, str]:
         """What moves the last digits of a computation here: instruction set, threads, matmul precision, oneDNN, and the

@@ -24,5 +24,11 @@ class CudaDevice(Accelerator):
                 mend="check the driver: nvidia-smi; and CUDA_VISIBLE_DEVICES",
             )
 
+    def deterministic(self) -> bool:
+        return bool(import_torch().are_deterministic_algorithms_enabled())
+
     def versions(self) -> dict[str, str]:
-        return {"cuda": str(import_torch().version.cuda)}
+        torch = import_torch()
+        driver = getattr(torch._C, "_cuda_getDriverVersion", None)  # the newest CUDA that the driver knows, as 12040
+        found = {"cuda": str(torch.version.cuda)}
+        return {**found, "driver": str(driver())} if driver is not None else found

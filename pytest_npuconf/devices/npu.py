@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+from pathlib import Path
 
 from pytest_npuconf.devices.accelerator import Accelerator
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.errors import DeviceError
 
 VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
+DRIVER = Path("/usr/local/Ascend/driver/version.info")
 SET_ENV = "source /usr/local/Ascend/ascend-toolkit/set_env.sh"
 
 
@@ -51,4 +53,7 @@ class NpuDevice(Accelerator):
         get_cann = getattr(torch_npu.npu.utils, "get_cann_version", None)
         if get_cann is not None:
             found["cann"] = str(get_cann("CANN"))
+        if DRIVER.is_file():
+            named = dict(line.partition("=")[::2] for line in DRIVER.read_text(errors="replace").splitlines())
+            found["driver"] = named.get("Version", "unknown")
         return found

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device
+from pytest_npuconf.engines.modules import ModuleRunner
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
 from pytest_npuconf.weights.checkpoint import Checkpoint
+
+Padding = Literal["left", "right"]
 
 
 class Forward(Protocol):
@@ -67,6 +70,35 @@ class Chat(Protocol):
         Raises:
             EngineError: the model has no chat template.
         """
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """What an engine offers on top of :class:`Engine` when it can run padded batches and decode with a KV cache."""
+
+    def forward_batch(self, rows: Sequence[Sequence[int]], padding: Padding) -> Sequence[Forward]:
+        """One pass over several sequences, padded to the longest; the result of each, without its padding.
+
+        Raises:
+            EngineError: the model takes no attention mask; no rows, or an empty one.
+        """
+
+    def forward_cached(self, ids: Sequence[int], prefill: int) -> Forward:
+        """The first ``prefill`` ids in one pass that fills the KV cache, then one at a time, teacher forced; the result has
+        ``len(ids)`` positions.
+
+        Raises:
+            EngineError: the model has no cache, or ``prefill`` leaves nothing to decode.
+        """
+
+
+@runtime_checkable
+class Modules(Protocol):
+    """What an engine offers on top of :class:`Engine` when its model is transformers' own, in this process, so that its
+    modules can be fed one by one."""
+
+    def modules(self) -> ModuleRunner:
+        """Feeds the modules of the loaded model by their transformers names."""
 
 
 class EngineFactory(Protocol):

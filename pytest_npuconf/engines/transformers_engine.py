@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device, import_torch
+from pytest_npuconf.engines.base import Padding
+from pytest_npuconf.engines.modules import ModuleRunner, decoder_returning
 from pytest_npuconf.errors import EngineError, WeightsError, nearest
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
@@ -81,7 +83,7 @@ class TransformersEngine:
         """One pass; the final normed hidden states are kept, logits are made from them on demand. The outputs of the named
         ``layers`` are kept too."""
         torch = import_torch()
-        decoder = _decoder(self.model)
+        decoder = decoder_of(self.model)
         tokens = torch.tensor([list(ids)], device=self.device.torch_device())
         states: dict[str, Float32] = {}
         with torch.inference_mode(), _applied(variant, self.model), _listening(decoder, layers, states):
@@ -92,15 +94,31 @@ class TransformersEngine:
         """See :meth:`pytest_npuconf.engines.base.Engine.hidden_states`."""
         return self.forward(ids, layers=layers).states
 
+    def forward_batch(self, rows: Sequence[Sequence[int]], padding: Padding) -> list[StreamedForward]:
+        """See :meth:`pytest_npuconf.engines.base.Batches.forward_batch`."""
+        from pytest_npuconf.engines.batches import forward_batch
+
+        return forward_batch(self, rows, padding)
+
+    def forward_cached(self, ids: Sequence[int], prefill: int) -> StreamedForward:
+        """See :meth:`pytest_npuconf.engines.base.Batches.forward_cached`."""
+        from pytest_npuconf.engines.batches import forward_cached
+
+        return forward_cached(self, ids, prefill)
+
     def head(self, hidden: Any, variant: Variant | None) -> Float32:
         """Logits of some hidden states, by the model's own forward with its decoder set aside, so that whatever a model
         does after its decoder (scaling, soft-capping) is done."""
         torch = import_torch()
         tokens = torch.zeros((1, hidden.shape[1]), dtype=torch.long, device=hidden.device)
-        with torch.inference_mode(), _applied(variant, self.model), _decoder_returning(self.model, hidden):
+        with torch.inference_mode(), _applied(variant, self.model), decoder_returning(self.model, hidden):
             logits = self.model(input_ids=tokens, use_cache=False).logits
         array: Float32 = logits[0].float().cpu().numpy()
         return array
+
+    def modules(self) -> ModuleRunner:
+        """See :meth:`pytest_npuconf.engines.base.Modules.modules`."""
+        return ModuleRunner(self.model, self.dtype, self.device.torch_device())
 
     def chat(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, thinking: bool) -> str:
         """See :meth:`pytest_npuconf.engines.base.Chat.chat`."""
@@ -151,23 +169,16 @@ def _applied(variant: Variant | None, model: Any) -> AbstractContextManager[None
     return variant.applied(model) if variant is not None else contextlib.nullcontext()
 
 
-def _decoder(model: Any) -> Any:
+def decoder_of(model: Any) -> Any:
+    """The model without its head.
+
+    Raises:
+        EngineError: it has no separate decoder.
+    """
     decoder = model.base_model
     if decoder is model:
         raise EngineError(f"{type(model).__name__} has no separate decoder, so its logits cannot be streamed")
     return decoder
-
-
-@contextlib.contextmanager
-def _decoder_returning(model: Any, hidden: Any) -> Iterator[None]:
-    from transformers.modeling_outputs import BaseModelOutputWithPast
-
-    decoder = _decoder(model)
-    decoder.forward = lambda *_, **__: BaseModelOutputWithPast(last_hidden_state=hidden)
-    try:
-        yield
-    finally:
-        del decoder.forward
 
 
 @contextlib.contextmanager
@@ -246,7 +257,8 @@ def load_tokenizer(checkpoint: Checkpoint, *, trust_remote_code: bool = False) -
 
 def tokenize(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a plain text, with the special tokens that the tokenizer adds by default, as the documents' scripts do."""
-    return [int(i) for i in tokenizer(text)["input_ids"]]
+    # not verbose: a text is cut to the model's context only after it has been tokenized whole
+    return [int(i) for i in tokenizer(text, verbose=False)["input_ids"]]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ They make the yardstick: what rounding alone costs at a dtype. None is the way t
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 import types
@@ -103,10 +104,59 @@ class Both:
             yield
 
 
+@dataclass(frozen=True)
+class EagerAttention:
+    """transformers' own attention in separate steps: scores and probabilities are rounded in between."""
+
+    name: str = "eager-attention"
+
+    @contextlib.contextmanager
+    def applied(self, model: Any) -> Iterator[None]:
+        before = model.config._attn_implementation
+        model.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+
+
+@dataclass(frozen=True)
+class FusedNorms:
+    """Each norm computed in float32, its weight included, and rounded once, as fused kernels do."""
+
+    name: str = "fused-norms"
+
+    @contextlib.contextmanager
+    def applied(self, model: Any) -> Iterator[None]:
+        changed = [m for m in model.modules() if "norm" in type(m).__name__.lower() and not any(m.children())]
+        for module in changed:
+            exact = copy.deepcopy(module).float()
+            module.forward = _rounded_once(exact)
+        try:
+            yield
+        finally:
+            for module in changed:
+                del module.forward
+
+
+def _rounded_once(exact: Any) -> Any:
+    return lambda x: exact(x.float()).to(x.dtype)
+
+
 # The reference of a same-dtype pair: other attention kernels than a candidate's default.
 REFERENCE_VARIANT = BlockedAttention()
-# Members of the yardstick: three orders of summation, two ways of attention, none the way that a candidate runs by default.
-YARDSTICK = (SplitK(2), SplitK(4, backwards=True), Both(BlockedAttention(), SplitK(3)), REFERENCE_VARIANT)
+# Members of the yardstick: three orders of summation, three ways of attention (one rounds its scores on the way), none the
+# way that a candidate runs by default.
+YARDSTICK = (
+    SplitK(2), SplitK(4, backwards=True), Both(BlockedAttention(), SplitK(3)), REFERENCE_VARIANT, EagerAttention(),
+)  # fmt: skip
+# Of single modules: two orders of summation, three ways of attention, two of norms. Attention whose scores are rounded on the
+# way is off by twice as much as the others; all of them are healthy, and the noisiest counts.
+MODULE_YARDSTICK = (
+    Both(SplitK(4, backwards=True), FusedNorms()),
+    Both(BlockedAttention(), SplitK(3)),
+    EagerAttention(),
+)
 
 
 def _register_blocked() -> None:

@@ -6,18 +6,43 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+Injector = Callable[[Any], None]
+
 
 @dataclass(frozen=True)
 class Fault:
-    """A named defect. ``inject(model)`` changes a loaded transformers model in place and stays.
+    """A named defect of a loaded transformers model.
 
-    ``magnitude`` says how big the defect is, ``expected`` which check should catch it; ``benign`` marks a variant that
-    must not be caught. ``inject`` raises :class:`pytest_npuconf.errors.FaultError` when it finds nothing to break.
+    Attributes:
+        name: what ``--npuconf-fault`` is given.
+        description: the defect, in a few words.
+        magnitude: how big it is.
+        expected: the checks that should catch it, comma-separated; ``nothing`` for a benign variant.
+        inject: changes the model in place, for good; raises :class:`pytest_npuconf.errors.FaultError` when there is nothing
+            to break in this model or at its dtype.
+        benign: a variant that nothing may object to: it is labelled ``VARIANT``, not ``FAULT``.
+        seen: where it happened in the field, with a source; empty when we know of none.
+        module: fnmatch pattern of the guilty module's name, as in ``model.named_modules()``; empty when it is not one module.
+        precisions: dtypes at which it must be caught; empty: at least one of those that the model runs at.
+        scaled: the injector of another magnitude, for detection curves; zero magnitude is a healthy model.
+        magnitudes: magnitudes for such a curve, smallest first.
+        equivalent: why it may survive: the proof.
     """
 
     name: str
     description: str
     magnitude: str
     expected: str
-    inject: Callable[[Any], None]
+    inject: Injector
     benign: bool = False
+    seen: str = ""
+    module: str = ""
+    precisions: tuple[str, ...] = ()
+    scaled: Callable[[float], Injector] | None = None
+    magnitudes: tuple[float, ...] = ()
+    equivalent: str = ""
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """Names of the checks that should catch it."""
+        return () if self.expected == "nothing" else tuple(name.strip() for name in self.expected.split(","))

@@ -25,11 +25,12 @@ def _rows(documents: list[DocumentComparison], values: list[Float64], *, largest
     rows = []
     for doc, array in zip(documents, values, strict=True):
         order = np.argsort(-array if largest else array, kind="stable")[:MAX_ROWS]
-        rows += [Row(doc.document.place(int(i)), float(array[i])) for i in order]
+        rows += [Row(doc.document.place_of_row(int(i)), float(array[i])) for i in order]
     return worst_rows(rows, largest=largest)
 
 
-def _broken(metric: str, comparison: Comparison) -> Measurement | None:
+def broken(metric: str, comparison: Comparison) -> Measurement | None:
+    """The measurement that every gate fails, when the candidate's logits are not finite."""
     if not comparison.non_finite:
         return None
     first = comparison.non_finite[0]
@@ -62,8 +63,8 @@ def finite(comparison: Comparison) -> Measurement:
 
 def rel_l2(comparison: Comparison) -> Measurement:
     """``max over positions of ||c-r||2/||r||2``, for float32 against float32."""
-    if broken := _broken("rel_l2.max", comparison):
-        return broken
+    if unusable := broken("rel_l2.max", comparison):
+        return unusable
     documents = list(comparison.documents)
     values = [d.rows.rel_l2 for d in documents]
     every = np.concatenate(values)
@@ -79,16 +80,16 @@ def rel_l2(comparison: Comparison) -> Measurement:
 
 def rel_l2_ratio(comparison: Comparison) -> Measurement:
     """Sum of ``rel_l2`` over positions, over what rounding alone costs; documents are the sample."""
-    if broken := _broken("rel_l2.noise_ratio", comparison):
-        return broken
+    if unusable := broken("rel_l2.noise_ratio", comparison):
+        return unusable
     return _noise_ratio("rel_l2.noise_ratio", comparison, "rel_l2")
 
 
 def kl_ratio(comparison: Comparison) -> Measurement:
-    """G = mean KL(ref || cand) over the same of rounding alone, which is the mean of the yardstick's members against
+    """G = mean KL(ref || cand) over the same of rounding alone, which is the noisiest of the yardstick's members against
     float32, or two roundings for a same-dtype pair; documents are the sample."""
-    if broken := _broken("kl.noise_ratio", comparison):
-        return broken
+    if unusable := broken("kl.noise_ratio", comparison):
+        return unusable
     return _noise_ratio("kl.noise_ratio", comparison, "kl")
 
 
@@ -127,8 +128,8 @@ def top5(comparison: Comparison) -> Measurement:
 
 
 def _of_prompts(metric: str, comparison: Comparison, figure: str) -> Measurement:
-    if broken := _broken(metric, comparison):
-        return broken
+    if unusable := broken(metric, comparison):
+        return unusable
     prompts = comparison.of("prompt")
     values: list[Float64] = [getattr(d.rows, figure) for d in prompts]
     every = np.concatenate(values)
@@ -146,32 +147,36 @@ def _of_prompts(metric: str, comparison: Comparison, figure: str) -> Measurement
 def token_match(comparison: Comparison) -> Measurement:
     """Top-1 disagreements beyond a near tie, over every position of prompts and texts.
 
-    tau = z x the robust standard deviation of what rounding does to the reference's gap between its two best.
+    tau = z x what rounding does to the reference's gap between its two best: the robust standard deviation over all
+    positions, or at this one the root mean square over the yardstick's members where that is more, because rounding moves
+    some positions many times as far as most.
     """
-    if broken := _broken("top1.disagreements", comparison):
-        return broken
+    if unusable := broken("top1.disagreements", comparison):
+        return unusable
     documents = list(comparison.documents)
-    tau = thresholds.TIE_Z.value * comparison.noise.gap_sd
+    z, everywhere = thresholds.TIE_Z.value, comparison.noise.gap_sd
     total = sum(len(d.rows) for d in documents)
     differing, counted, excused = 0, [], 0.0
-    for d in documents:
+    for d, local in zip(documents, comparison.noise.gap, strict=True):
         different = np.flatnonzero(d.rows.reference_top1 != d.rows.candidate_top1)
         differing += different.size
         for i in different:
+            sd = max(everywhere, float(local[i]))
+            tau = z * sd
             if d.rows.gap[i] > tau:
                 detail = (
                     f"token {d.rows.candidate_top1[i]} for {d.rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
                 )
-                counted.append(Row(d.document.place(int(i)), float(d.rows.gap[i]), detail))
+                counted.append(Row(d.document.place_of_row(int(i)), float(d.rows.gap[i]), detail))
             else:
-                excused = max(excused, float(d.rows.gap[i]))
+                excused = max(excused, float(d.rows.gap[i]) / sd if sd else 0.0)
     prompts = comparison.of("prompt")
     agree = [bool(d.rows.reference_top1[-1] == d.rows.candidate_top1[-1]) for d in prompts]
     data = {
-        "tau": tau,
+        "tau": z * everywhere,
         "disagreements": differing,
         "near_ties": differing - len(counted),
-        "largest_excused": excused / comparison.noise.gap_sd if comparison.noise.gap_sd else 0.0,
+        "largest_excused": excused,
         "match": 1 - differing / total,
         "rows_total": len(counted),
         "match_lower_bound": share_lower_bound(total - differing, total),
@@ -186,8 +191,8 @@ def token_match(comparison: Comparison) -> Measurement:
 def perplexity(comparison: Comparison) -> Measurement:
     """Relative change of perplexity: ``exp(mean paired difference of nll per token) - 1`` over the texts, with its
     interval; sums and counts are kept."""
-    if broken := _broken("ppl.relative_change", comparison):
-        return broken
+    if unusable := broken("ppl.relative_change", comparison):
+        return unusable
     scores = [score_text(d.document.name, d.candidate_nll, d.reference_nll) for d in comparison.of("text")]
     delta = compare_perplexity(scores)
     rows = sorted(

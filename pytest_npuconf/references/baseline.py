@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from pytest_npuconf.errors import BaselineError, OldBaselineError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: noise by run of looked positions
 DIGEST = "digest"
 STEM = r"[A-Za-z0-9_.]+-[A-Za-z0-9_.]+-(?:float32|float16|bfloat16)"
-JSON_NAME = re.compile(rf"(?!\.){STEM}\.json")
+JSON_NAME = re.compile(rf"(?!\.|calibration-){STEM}\.json")  # a calibration lies beside it
 ARRAYS_NAME = re.compile(rf"(?!\.)(?P<stem>{STEM})\.[0-9a-f]{{12}}\.safetensors")
 Arrays = Mapping[str, NDArray[Any]]
 # every field with its type: nothing is optional, so that nothing can be lost without notice

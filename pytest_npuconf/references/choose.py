@@ -47,7 +47,7 @@ def folders(card: Card, settings: Settings) -> list[Path]:
 
 
 def recording_folder(card: Card, settings: Settings) -> Path:
-    """Where ``--npuconf-record`` writes.
+    """Where ``--npuconf-record`` and ``--npuconf-calibrate`` write.
 
     Raises:
         BaselineError: the card is part of an installed package, which a recording must not change.
@@ -55,8 +55,9 @@ def recording_folder(card: Card, settings: Settings) -> Path:
     if settings.baselines is not None:
         return settings.baselines / card.name
     if "_data" in card.path.parts and "pytest_npuconf" in card.path.parts:
+        flag = "--npuconf-calibrate" if settings.calibrate else "--npuconf-record"
         raise BaselineError(
-            f"--npuconf-record: the card of {card.name} belongs to the installed package ({card.path})",
+            f"{flag}: the card of {card.name} belongs to the installed package ({card.path})",
             mend="--npuconf-baselines DIR, a folder of your own",
         )
     return own_folder(card)

@@ -36,7 +36,9 @@ def comparability(
         "tokenizer": {name: sha256_of(folder / name) for name in VOCABULARIES if (folder / name).is_file()},
         "chat_template": _chat_template(folder),
         "generation_config": _generation_config(folder),
-        DOCUMENTS: {d.name: {"kind": d.kind, "ids": list(d.ids)} for d in documents},
+        DOCUMENTS: {
+            d.name: {"kind": d.kind, "ids": list(d.ids), "looked": [list(run) for run in d.runs]} for d in documents
+        },
         "layers": list(layers),
         "yardstick": {"members": list(members), "reference_variant": variant},
         "compact": {"best": BEST, "sample": SAMPLE},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,9 +11,11 @@ from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document
 from pytest_npuconf.engines.base import Forward
+from pytest_npuconf.engines.modules import ModuleRunner, PerturbedRunner, replica
 from pytest_npuconf.engines.transformers_engine import StreamedForward, TransformersEngine, Variant
-from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
+from pytest_npuconf.engines.variants import MODULE_YARDSTICK, REFERENCE_VARIANT, YARDSTICK
 from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.module_comparison import ModuleNoise, measure_noise
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
@@ -33,6 +36,7 @@ class LiveReference:
         self._checkpoint, self._settings, self._progress = checkpoint, settings, progress
         self._engines: dict[str, TransformersEngine] = {}
         self._layers = tuple(layers)
+        self._module_noise: dict[str, ModuleNoise] = {}
         self._passes: dict[tuple[str, str, tuple[int, ...], tuple[str, ...]], StreamedForward] = {}
 
     def forward(self, pair: Precision, document: Document) -> Forward:
@@ -67,6 +71,28 @@ class LiveReference:
     def hidden_noise(self, pair: Precision) -> Mapping[str, Float64] | None:
         """None: it follows from the members."""
         return None
+
+    def module_noise(self, dtype: str, documents: Sequence[Document]) -> ModuleNoise:
+        """What rounding costs in each module at ``dtype``; measured once.
+
+        Raises:
+            NonFiniteError: the model overflows at this dtype by itself.
+        """
+        if dtype not in self._module_noise:
+            model, device = self.engine(dtype).model, CpuDevice().torch_device()
+            with contextlib.ExitStack() as stack:
+                members: dict[str, ModuleRunner] = {}
+                for variant in MODULE_YARDSTICK:
+                    twin = replica(model)
+                    stack.enter_context(variant.applied(twin))
+                    members[variant.name] = ModuleRunner(twin, dtype, device)
+                if dtype == "float32":  # below, the inputs are rounded already
+                    members["perturbed"] = PerturbedRunner(replica(model), dtype, device)
+                self._progress.phase(f"the yardstick's modules, {dtype}")
+                self._module_noise[dtype] = measure_noise(
+                    documents, self.engine("float32").model, members, dtype, self._progress.step
+                )
+        return self._module_noise[dtype]
 
     def engine(self, dtype: str) -> TransformersEngine:
         """The reference model at one dtype, on the CPU."""

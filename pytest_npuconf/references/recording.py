@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import hashlib
 import subprocess
@@ -13,7 +14,7 @@ import numpy as np
 
 from pytest_npuconf.comparison import Comparison, Noise, compare, noise_of_two_roundings, noise_of_yardstick
 from pytest_npuconf.devices.cpu import CpuDevice
-from pytest_npuconf.documents import Document
+from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.hidden_comparison import compare_hidden_states
 from pytest_npuconf.metrics.compact import CompactRows, compress, join
@@ -45,8 +46,10 @@ def record(
         dtypes: of the candidates that they will judge.
     """
     made: list[Baseline] = []
+    every = documents
     origin, float32_sha256 = provenance_of(provenance), ""
     for dtype in dtypes_needed(dtypes):
+        documents = for_pair(every, Precision(dtype, dtype))
         rows = [_compact(live, document, Precision(dtype, dtype)) for document in documents]
         arrays = {f"logits.{name}": np.concatenate([getattr(r, name) for r in rows]) for name in ROW_FIELDS}
         arrays |= _hidden_arrays(live, documents, layers) if dtype == "float32" else {}
@@ -55,8 +58,12 @@ def record(
             statistics=_statistics(documents, rows), provenance=origin,
         )  # fmt: skip
         made.append(baseline)
+        noise, error = _noise(live, every, layers, dtype, made[0])
+        gaps = {name: found.pop("gap") for name, found in noise.items()}
+        made[-1] = baseline = dataclasses.replace(
+            baseline, arrays={**baseline.arrays, **as_arrays({f"gap.{name}": gap for name, gap in gaps.items()})}
+        )
         float32_sha256 = float32_sha256 or hashlib.sha256(arrays_bytes(baseline.arrays)).hexdigest()
-        noise, error = _noise(live, documents, layers, dtype, made[0])
         baseline.noise.update(noise)
         baseline.statistics.update(float32_sha256=float32_sha256, compact_error=error)
     return made
@@ -89,10 +96,13 @@ def _commit() -> str:
 def _compact(live: LiveReference, document: Document, pair: Precision) -> CompactRows:
     forward = live.forward(pair, document)
     parts = []
-    for start in range(0, forward.positions, ROWS):
-        stop = min(start + ROWS, forward.positions)
-        full = ReferenceRows(forward.logits(start, stop))
-        parts.append(compress(full, document.ids[start + 1 : stop + 1], start))
+    at = 0
+    for first, last in document.runs:
+        for start in range(first, last, ROWS):
+            stop = min(start + ROWS, last)
+            full = ReferenceRows(forward.logits(start, stop))
+            parts.append(compress(full, document.ids[start + 1 : stop + 1], at))
+            at += stop - start
     return join(parts)
 
 
@@ -139,6 +149,9 @@ def _plain(noise: Noise) -> dict[str, Any]:
         "rel_l2": list(map(float, noise.rel_l2)),
         "gap_sd": noise.gap_sd,
         "members": noise.members,
+        "runs": [list(map(float, sums)) for sums in noise.runs],
+        "typical_runs": [list(map(float, sums)) for sums in noise.typical_runs],
+        "gap": np.concatenate(noise.gap).astype(np.float32),
     }
 
 

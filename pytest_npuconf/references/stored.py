@@ -1,8 +1,9 @@
 """A stored reference in use: the same verbs as the live one, from files.
 
 Arrays, concatenated over documents in the order of ``comparability.documents``: ``logits.<field>`` for each field of
-:class:`~pytest_npuconf.metrics.compact.CompactRows` over all of them, ``hidden.<layer>`` of shape ``(positions, channels)``
-over those of kind ``hidden`` (float32 only).
+:class:`~pytest_npuconf.metrics.compact.CompactRows` over their looked positions (below float32 without those of kind
+``document``), ``hidden.<layer>`` of shape ``(positions, channels)``
+over those of kind ``hidden`` (float32 only), ``gap.<pair>`` of shape ``(positions,)``: see ``Noise.gap``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pytest_npuconf.comparison import Noise
-from pytest_npuconf.documents import Document
+from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.metrics.compact import CompactRows
@@ -31,9 +32,8 @@ class StoredReference:
         """``baselines``: by dtype of the reference; ``documents``: those of the run, comparable with the stored ones."""
         self._baselines, self.paths = dict(baselines), tuple(paths)
         self._documents = list(documents)
-        self._start = _starts(self._documents)
-        hidden = [d for d in self._documents if d.kind == "hidden"]
-        self._hidden_start = _starts(hidden)
+        self._start = {dtype: _starts(for_pair(self._documents, Precision(dtype, dtype))) for dtype in self._baselines}
+        self._hidden_start = _starts([d for d in self._documents if d.kind == "hidden"])
         self._layers = tuple(next(iter(self._baselines.values())).comparability["layers"])
 
     @property
@@ -45,8 +45,8 @@ class StoredReference:
     def forward(self, pair: Precision, document: Document) -> CompactRows:
         """The stored rows of one document."""
         baseline = self._baselines[pair.reference]
-        a = self._start[document.name]
-        b = a + len(document.ids)
+        a = self._start[pair.reference][document.name]
+        b = a + len(document.positions)
         cut = {name: baseline.arrays[f"logits.{name}"][a:b] for name in ROW_FIELDS}
         return CompactRows(int(baseline.statistics["vocabulary"]), 0, **cut)
 
@@ -58,8 +58,16 @@ class StoredReference:
         """What rounding alone costs at this pair, as recorded."""
         stored = self._baselines[pair.candidate].noise[pair.name]
         return Noise(
-            np.array(stored["kl"]), np.array(stored["rel_l2"]), float(stored["gap_sd"]), dict(stored["members"])
+            np.array(stored["kl"]), np.array(stored["rel_l2"]), float(stored["gap_sd"]), dict(stored["members"]),
+            runs=tuple(map(np.array, stored["runs"])), typical_runs=tuple(map(np.array, stored["typical_runs"])),
+            gap=self._gaps(pair),
         )  # fmt: skip
+
+    def _gaps(self, pair: Precision) -> tuple[Float64, ...]:
+        documents = for_pair(self._documents, pair)
+        every = self._baselines[pair.candidate].arrays[f"gap.{pair.name}"].astype(np.float64)
+        ends = np.cumsum([len(d.positions) for d in documents])
+        return tuple(np.split(every, ends[:-1]))
 
     def hidden_states(self, document: Document) -> Mapping[str, Float32]:
         """The stored float32 states of one document."""
@@ -81,5 +89,5 @@ class StoredReference:
 
 
 def _starts(documents: Sequence[Document]) -> dict[str, int]:
-    ends = np.cumsum([0, *(len(d.ids) for d in documents)])
+    ends = np.cumsum([0, *(len(d.positions) for d in documents)])
     return {d.name: int(start) for d, start in zip(documents, ends[:-1], strict=True)}

@@ -28,6 +28,11 @@ def header(plan: Plan) -> list[str]:
         lines.append(f"  precision: {', '.join(pair.spoken for pair in plan.pairs(name))} (device/reference)")
     lines.append(f"  device: {plan.device.name}" + (f" ({facts['device_description']})" if facts else " (not probed)"))
     lines.append(f"  engine: {plan.factory.name}, reference: {facts.get('reference', 'not loaded')}")
+    lines += [
+        f"  not asked for: {name} needs the reference's weights; --npuconf-reference auto or live asks for it"
+        for name in plan.not_asked
+    ]
+    lines += [f"  calibration: {one}" for one in plan.calibrations.digests]
     packages = ("npuconf", "torch", "transformers", "torch_npu", "cann", "cuda", "numpy", "python")
     versions = [f"{package} {facts[package]}" for package in packages if package in facts]
     return [*lines, f"  versions: {', '.join(versions)}"] if versions else lines

@@ -27,3 +27,9 @@ def test_cosine(npu_comparison, npu_check):
 @pytest.mark.npuconf_check("kl.noise_ratio")
 def test_kl_noise_ratio(npu_comparison, npu_check):
     npu_check(measurements.kl_ratio(npu_comparison))
+
+
+@pytest.mark.npuconf_check("kl.positions")
+def test_kl_by_position(npu_comparison, npu_check):
+    """A fault past some position drowns in a mean over all of them."""
+    npu_check(measurements.kl_by_position(npu_comparison))

@@ -17,6 +17,21 @@ TEXTS = [
     f"Chapter {n}. In the year {1800 + 7 * n} the river rose by {n} feet, and {n + 2} boats were lost near the {place}."
     for n, place in enumerate(("bridge", "mill", "harbour", "weir", "church", "ferry"), start=1)
 ]
+DOCUMENTS = [
+    f"Entry {n}. The keeper of the {place} counted {17 * n} lamps, {n + 40} ropes and {3 * n} oars, and wrote that the "
+    f"{word} had been mended in the year {1700 + 11 * n} by a man from the {word} market."
+    for n, (place, word) in enumerate(
+        (
+            ("tower", "roof"),
+            ("dock", "stair"),
+            ("granary", "door"),
+            ("chapel", "bell"),
+            ("stable", "gate"),
+            ("forge", "wheel"),
+        ),
+        start=1,
+    )
+]
 
 
 def write_tokenizer(folder: Path, *, offset: int = 0) -> None:
@@ -67,7 +82,8 @@ def environment() -> dict[str, str]:
 
 def card_text(weights: Path, *, more: str = "", prompts: str | None = None) -> str:
     """A card of the tiny model."""
-    shipped = f"[prompts]\nlogits = {json.dumps(PROMPTS)}\nperplexity = {json.dumps(TEXTS)}\n"
+    texts = {"logits": PROMPTS, "perplexity": TEXTS, "documents": DOCUMENTS}
+    shipped = "[prompts]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in texts.items())
     return (
         f'name = "tiny"\nkind = "stand-in"\n[weights]\npath = "{weights}"\n'
         f"[config]\nhidden_size = 64\nnum_hidden_layers = 4\n{shipped if prompts is None else prompts}{more}"

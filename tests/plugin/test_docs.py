@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_npuconf.checks import CHECKS
+from pytest_npuconf.cards import find_card
+from pytest_npuconf.checks import CHECKS, required_ids
 from pytest_npuconf.options import CACHE_VARIABLE, OPTIONS, PREFIXED_ONLY, WEIGHTS_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +59,12 @@ def test_baselines_page_has_the_errors_of_the_shipped_references():
 def test_readme_names_every_check():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in readme for name in CHECKS)
+
+
+def test_readme_counts_the_required_checks_of_the_demo():
+    card = find_card("tiny-qwen3")
+    count = len(required_ids(card, "transformers", card.precisions))
+    assert f": {count} of {count} required checks passed\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_links_lead_somewhere():

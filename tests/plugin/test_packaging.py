@@ -38,7 +38,13 @@ def test_the_wheel_carries_what_a_run_needs_and_no_caches(wheel):
         "suites/precision/test_logits.py",
         "suites/tasks/test_samples.py",
         "suites/audit/test_environment.py",
+        "suites/audit/test_documents.py",
         "baselines/mem-agent/card.toml",
+        "baselines/tiny-qwen3/README.md",
+        "baselines/smollm2-135m-instruct/README.md",
+        "fixtures/documents/documents-en.toml",
+        "fixtures/documents/documents-zh.toml",
+        "fixtures/documents/documents-code.toml",
         "fixtures/prompts/precision.toml",
     ):
         assert f"pytest_npuconf/_data/{wanted}" in data

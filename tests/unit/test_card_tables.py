@@ -189,3 +189,29 @@ def test_the_stand_in_states_its_size_and_samples():
     card = find_card("smollm2-135m-instruct")
     assert card.parameters == 134515008
     assert [s.name for s in card.samples] == ["capital", "function"]
+
+
+# ---------------------------------------------------------------- documents
+
+
+def test_documents_are_relative_to_the_card(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "模型.md").write_text("# m")
+    (tmp_path / "README.md").write_text("# m")
+    card = loaded(tmp_path, HEAD + '[audit]\ndocuments = ["README.md", "sub/模型.md"]')
+    assert card.documents == (tmp_path / "README.md", tmp_path / "sub" / "模型.md")
+    assert loaded(tmp_path, HEAD).documents == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('documents = ["gone.md"]', "audit.documents names 'gone.md', which is no file: "),
+        ('documents = ["."]', "audit.documents names '.', which is no file: "),
+        ('documents = ["card.toml", "./card.toml"]', "audit.documents names the same file twice"),
+        ('documents = "card.toml"', "audit.documents must be a list"),
+        ('document = ["card.toml"]', "audit.document is not a key of a card; did you mean 'documents'"),
+    ],
+)
+def test_documents_that_are_refused(tmp_path, text, expected):
+    assert refused(tmp_path, f"{HEAD}[audit]\n{text} # <-- here").startswith(expected)

@@ -71,7 +71,7 @@ def waiver(**keys):
 
 def test_one_line_is_a_card_and_the_rest_is_defaults(tmp_path):
     card = loaded(tmp_path, 'name = "mine"\n')
-    assert dataclasses.replace(card, logits_prompts=(), hidden_inputs=(), perplexity_texts=()) == Card(
+    assert dataclasses.replace(card, logits_prompts=(), hidden_inputs=(), perplexity_texts=(), long_texts=()) == Card(
         name="mine", path=tmp_path / "card.toml", title="mine"
     )
     assert (card.kind, card.stand_in, card.precisions) == ("model", False, ("float32", "bfloat16"))
@@ -103,8 +103,23 @@ def test_without_prompts_the_shipped_ones_are_taken(tmp_path):
     card = loaded(tmp_path, 'name = "mine"\n')
     assert [p.name for p in card.logits_prompts] == ["prompt 1", "prompt 2", "prompt 3", "prompt 4"]
     assert [p.name for p in card.perplexity_texts] == [f"text {i}" for i in range(1, 7)]
+    assert [p.tokens for p in card.long_texts].count(48) == 20
+    assert len(card.long_texts) == 34
     assert card.logits_prompts[0].text == "The capital of France is"
     assert card.perplexity_texts[5].text.startswith("William Shakespeare wrote many plays")
+
+
+def test_own_documents_are_taken_whole(tmp_path):
+    card = loaded(tmp_path, 'name = "mine"\n[prompts]\ndocuments = ["one", "two"]\n')
+    assert card.long_texts == (Prompt("document 1", "one"), Prompt("document 2", "two"))
+
+
+@pytest.mark.parametrize(
+    ("documents", "says"), [('["one"]', "at least two"), ('["one", "one"]', "the same text twice")]
+)
+def test_too_few_documents_or_copies(tmp_path, documents, says):
+    with pytest.raises(CardError, match=says):
+        loaded(tmp_path, f'name = "mine"\n[prompts]\ndocuments = {documents}\n')
 
 
 def test_own_prompts_keep_the_shipped_texts(tmp_path):

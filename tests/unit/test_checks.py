@@ -1,9 +1,11 @@
 """Which checks exist, for which pairs, which are required, and with which gate."""
 
+import datetime
+
 import pytest
 
 from pytest_npuconf import thresholds
-from pytest_npuconf.cards.schema import Card, GateOverride, Sample
+from pytest_npuconf.cards.schema import Card, Claim, ClaimGate, GateOverride, Sample, Waiver
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.gates import Gate, Role, Sense
 from pytest_npuconf.locate import data_folder
@@ -13,7 +15,14 @@ FP32 = Precision("float32", "float32")
 BF16_FP32 = Precision("bfloat16", "float32")
 BF16_BF16 = Precision("bfloat16", "bfloat16")
 ALL = ("float32", "float16", "bfloat16")
-ONCE_A_DTYPE = ["hidden.states", "functional.samples"]  # against float32 only
+EQUIVALENCES = ["equivalence.batch", "equivalence.cache", "equivalence.repeat"]
+ONCE_A_DTYPE = {
+    "kl.positions",
+    "modules.noise_ratio",
+    *EQUIVALENCES,
+    "hidden.states",
+    "functional.samples",
+}  # against float32
 
 
 def card(tmp_path, **fields):
@@ -54,8 +63,8 @@ def test_the_kl_noise_ratio_does_not_run_at_float32():
     assert CHECKS["kl.noise_ratio"].ids(ALL) == [
         f"kl.noise_ratio.{pair}" for pair in ("fp16_fp32", "fp16_fp16", "bf16_fp32", "bf16_bf16")
     ]
-    assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == ["kl.noise_ratio"]
-    assert [name for name, check in CHECKS.items() if not check.runs_at(BF16_BF16)] == ONCE_A_DTYPE
+    assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == ["kl.noise_ratio", "kl.positions"]
+    assert {name for name, check in CHECKS.items() if not check.runs_at(BF16_BF16)} == ONCE_A_DTYPE
 
 
 def test_known_names_are_all_names_and_all_ids_once():
@@ -115,6 +124,22 @@ def test_what_needs_nothing_of_the_card_is_required_of_every_card(tmp_path, chec
 def test_minimums_and_sizes_are_reported_and_not_required(tmp_path):
     required = required_ids(card(tmp_path, minimum={"python": "3.10"}), "transformers", ALL)
     assert not {"env.minimum", "model.weight_size"} & set(required)
+
+
+def test_a_document_is_reported_and_the_gates_of_a_card_decide(tmp_path):
+    mine = card(tmp_path, documents=(tmp_path / "README.md",), gates={"ppl.delta": GateOverride("ppl.delta", 0.1, "r")})
+    required = required_ids(mine, "transformers", ALL)
+    assert ("audit.gates" in required, "audit.document" in required) == (True, False)
+    assert CHECKS["audit.document"].given(mine)
+    assert not CHECKS["audit.document"].given(card(tmp_path))
+
+
+def test_criteria_are_what_a_verdict_rests_on(tmp_path):
+    silent = Claim("a", "d", "s", value=1.0)
+    gated = Claim("b", "d", "s", gate=ClaimGate(Sense.AT_MOST, 1.0))
+    tolerant = Claim("c", "d", "s", value=1.0, tolerance=0.0)
+    waiver = Waiver("ppl.delta", "r", "l", datetime.date(2999, 1, 1))
+    assert card(tmp_path, claims=(silent, gated, tolerant), waivers=(waiver,)).criteria == (waiver, gated, tolerant)
 
 
 def test_every_need_is_a_field_of_the_card(tmp_path):

@@ -365,3 +365,9 @@ def test_format_bound(sense, text):
 def test_format_row():
     assert format_row(Row("prompt 2 position 3", 0.125)) == "prompt 2 position 3: 0.125"
     assert format_row(Row("prompt 2", 0.125, "token 7")) == "prompt 2: 0.125 (token 7)"
+
+
+def test_a_two_sided_bound_is_settled_on_both_sides():
+    """Found by hypothesis: an estimate of zero whose interval reaches further down than up."""
+    verdict = Gate("g", 1.0, Sense.WITHIN).judge(Measurement("m", 0.0, n=2, interval=(-1.5, 1.0)))
+    assert verdict.settle_n == 5

@@ -147,6 +147,13 @@ def test_long_texts_and_ids_are_cut_around_the_first_difference():
     )
 
 
+def test_a_document_is_compared_as_far_as_it_is_cut():
+    cut = (Document("d", "document", "abcd", (1, 2)),)
+    assert token_ids(cut, (), lambda _: [1, 2, 3, 4]).value == 0
+    assert token_ids(cut, (), lambda _: [1, 9, 3, 4]).value == 1
+    assert token_ids(cut, (), lambda _: [1]).value == 1
+
+
 def test_a_probe_is_compared_with_the_card():
     measured = token_ids((), (TokenProbe("p", (7,)), TokenProbe("q", (8,))), lambda _: [7])
     assert (measured.value, [row.place for row in measured.rows]) == (1, ["probe 2"])

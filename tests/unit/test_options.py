@@ -183,6 +183,7 @@ INI = {
     "results": ("/r", {"results": Path("/r")}),
     "fault": ("f", {"fault": "f"}),
     "record": ("on", {"record": True}),
+    "calibrate": ("on", {"calibrate": True}),
     "strict-claims": ("yes", {"strict_claims": True}),
     "trust-remote-code": ("1", {"trust_remote_code": True}),
 }
@@ -252,6 +253,25 @@ def test_a_recording_that_would_be_an_accident_is_refused(read, arguments, envir
     assert caught.value.what.startswith(problem)
     assert caught.value.mend
     assert read("--npuconf-record", environ={"CI": "false"}).record
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environ", "problem"),
+    [
+        ([], {"CI": "1"}, "--npuconf-calibrate: this is CI (CI=1)"),
+        (["--npuconf-fault", "nan-weight"], {}, "--npuconf-calibrate with --npuconf-fault nan-weight"),
+        (["--npuconf-fault", "benign-split-k"], {}, "--npuconf-calibrate with --npuconf-fault benign-split-k"),
+        (["--npuconf-reference", "stored"], {}, "--npuconf-calibrate needs a live reference"),
+        (["--npuconf-record"], {}, "--npuconf-calibrate with --npuconf-record"),
+        (["--npuconf-results", "r.json"], {}, "--npuconf-calibrate with --npuconf-results"),
+    ],
+)
+def test_a_calibration_that_would_mean_something_else_is_refused(read, arguments, environ, problem):
+    with pytest.raises(SettingsError) as caught:
+        read("--npuconf-calibrate", *arguments, environ=environ)
+    assert caught.value.what.startswith(problem)
+    assert caught.value.mend
+    assert read("--npuconf-calibrate").calibrate
 
 
 def test_settings_are_frozen(read):

@@ -191,6 +191,7 @@ def test_properties_say_everything_as_text():
         "npuconf.reference_source": "live",
         "npuconf.labels": "CPU,STAND-IN",
         "npuconf.worst": "text 2: 3.0",
+        "npuconf.guilty": "",
         "npuconf.claims": "c: reproduced; c: contradicted",
         "npuconf.session.device": "npu",
         "npuconf.session.engine": "transformers",

@@ -1,0 +1,44 @@
+"""Whether a fault applies to a model at all, before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_npuconf.devices.base import import_torch
+from pytest_npuconf.errors import FaultError
+from pytest_npuconf.faults.base import Fault
+
+
+def check_applies(
+    fault: Fault, model: str, folder: Path, dtypes: Sequence[str], *, trust_remote_code: bool = False
+) -> None:
+    """Inject ``fault`` into the architecture without its weights (torch's meta device), at each dtype.
+
+    Only a FaultError speaks: whatever else goes wrong without weights is left to the injection into the loaded model.
+
+    Raises:
+        FaultError: the fault does not apply to ``model`` at one of the dtypes.
+    """
+    for dtype in dtypes:
+        try:
+            fault.inject(_skeleton(folder, dtype, trust_remote_code))
+        except FaultError as error:
+            raise FaultError(
+                f"--npuconf-fault {fault.name} does not apply to {model} at {dtype}: {error.what}",
+                mend=error.mend or "another --npuconf-fault (list prints them), --npuconf-precision or model",
+            ) from error
+        except Exception:
+            continue
+
+
+def _skeleton(folder: Path, dtype: str, trust_remote_code: bool) -> object:
+    torch = import_torch()
+    import transformers
+
+    options = {"local_files_only": True, "trust_remote_code": trust_remote_code}
+    config = transformers.AutoConfig.from_pretrained(str(folder), **options)
+    with torch.device("meta"):
+        return transformers.AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code
+        )

@@ -1,0 +1,101 @@
+"""Properties of the equivalences' figures."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pytest_npuconf import measurements
+from pytest_npuconf.documents import Document, windows
+from pytest_npuconf.equivalence_comparison import Compared, Equivalence, RunNoise
+from pytest_npuconf.equivalence_conditions import FEWEST_DECODED, batches
+from pytest_npuconf.equivalence_conditions import windows as decoded
+from pytest_npuconf.errors import MetricError
+
+sizes = st.floats(1e-9, 1e3)
+lengths = st.lists(st.integers(1, 1100), min_size=1, max_size=14)
+
+
+@st.composite
+def equivalences(draw):
+    """Conditions of a few groups over a few documents, with their noise."""
+    rows, noise = [], {}
+    for i in range(draw(st.integers(1, 8))):
+        name, group = f"d{draw(st.integers(0, 4))}", draw(st.sampled_from("ab"))
+        length = 1 + 2 * int(name[1])
+        document = Document(name, "document", "", tuple(range(length)), windows(length))
+        kl, rel = (np.array(draw(st.lists(sizes, min_size=length, max_size=length))) for _ in range(2))
+        equal = np.zeros(length, dtype=bool)
+        rows.append(Compared(group, f"{group} row {i}", document, document.runs, kl, rel, rel, equal))
+        noise.setdefault(name, {run: draw(sizes) for run in document.runs})
+    return Equivalence(tuple(rows), noise=RunNoise(noise, 0.1))
+
+
+@given(equivalences(), st.randoms(use_true_random=False))
+def test_the_order_of_rows_does_not_matter(found, random):
+    shuffled = list(found.compared)
+    random.shuffle(shuffled)
+    other = dataclasses.replace(found, compared=tuple(shuffled))
+    for measure in (measurements.equivalence_ratio, measurements.equivalence_error):
+        a, b = measure(found), measure(other)
+        assert (a.value, a.n) == (pytest.approx(b.value), b.n)
+        assert [r.value for r in a.rows] == pytest.approx([r.value for r in b.rows])
+    for deterministic in (True, False):
+        a, b = (measurements.repeat_differences(x, deterministic=deterministic) for x in (found, other))
+        assert (a.value, sorted(a.rows, key=str)) == (b.value, sorted(b.rows, key=str))
+
+
+@given(equivalences(), st.floats(0.01, 100))
+def test_the_ratio_is_in_units_of_the_noise(found, factor):
+    """Twice the KL is twice the ratio; twice the noise halves it."""
+    louder = dataclasses.replace(
+        found, compared=tuple(dataclasses.replace(c, kl=c.kl * factor) for c in found.compared)
+    )
+    runs = {name: {run: size * factor for run, size in of.items()} for name, of in found.noise.runs.items()}
+    noisier = dataclasses.replace(found, noise=RunNoise(runs, 0.1))
+    once = measurements.equivalence_ratio(found)
+    assert measurements.equivalence_ratio(louder).value == pytest.approx(once.value * factor, rel=1e-6)
+    assert measurements.equivalence_ratio(noisier).value == pytest.approx(once.value / factor, rel=1e-6)
+
+
+@given(equivalences())
+def test_the_interval_holds_the_value_and_the_worst_row_comes_first(found):
+    m = measurements.equivalence_ratio(found)
+    values = [r.value for r in m.rows]
+    assert values == sorted(values, reverse=True)
+    assert 0 <= m.interval[0] <= m.value <= m.interval[1]
+    assert m.interval[0] >= m.worst.value / m.data["row_width"] * (1 - 1e-9)
+
+
+@given(equivalences())
+def test_what_is_broken_has_no_number(found):
+    broken = dataclasses.replace(found, broken=("NaN in batch 3 left row 0",))
+    for m in (
+        measurements.equivalence_ratio(broken),
+        measurements.equivalence_error(broken),
+        measurements.repeat_differences(broken, deterministic=True),
+    ):
+        assert m.broken
+        assert np.isnan(m.value)
+
+
+@given(lengths)
+def test_batches_of_few_documents_are_uneven_and_windows_decode_enough(given_lengths):
+    documents = [Document(f"d{i}", "document", "", tuple(range(n)), windows(n)) for i, n in enumerate(given_lengths)]
+    if len(set(given_lengths)) == 1:
+        with pytest.raises(MetricError, match="one length"):
+            batches(documents)
+    elif len(given_lengths) < 4:  # each batch holds all of them
+        assert all(len({len(d.ids) for d in batch.rows}) > 1 for batch in batches(documents))
+    if max(given_lengths) <= FEWEST_DECODED:
+        with pytest.raises(MetricError, match="looked positions"):
+            decoded(documents)
+        return
+    found = decoded(documents)
+    for window in found:
+        assert window.stop - window.prefill >= FEWEST_DECODED
+        assert window.stop <= len(window.document.ids)
+        assert set(window.runs) <= set(window.document.runs)
+    assert len(set(found)) == len(found) <= 5
