@@ -22,7 +22,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection
+.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,8 @@ test: $(VENV)/.dev  ## every test
 test-fast: $(VENV)/.dev  ## unit and property tests only
 	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS) --dist worksteal --durations 15
 
-test-pins: $(PINS)/.wheel  ## the built wheel beside an Ascend host's pins: every test, and a verdict from an empty folder
-	$(PINS)/bin/pytest tests -n $(WORKERS) --dist worksteal --durations 15
+test-pins: $(PINS)/.wheel  ## the built wheel beside an Ascend host's pins: the tests but for campaigns, a verdict from an empty folder
+	$(PINS)/bin/pytest tests -m "not slow and not campaign" -n $(WORKERS) --dist worksteal --durations 15
 	rm -rf build/empty && mkdir -p build/empty
 	cd build/empty && $(abspath $(PINS))/bin/pytest --model tiny-qwen3,smollm2-135m-instruct --npuconf-reference stored
 
@@ -53,8 +53,10 @@ format: $(VENV)/.dev  ## rewrite the formatting
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-benchmark: $(VENV)/.dev  ## cost of an unused plugin; suite time and memory against a bare loop
+benchmark-unused: $(VENV)/.dev  ## cost of an unused plugin
 	$(VENV)/bin/python -m tests.benchmarks.unused_plugin
+
+benchmark: benchmark-unused  ## the same, and suite time and memory against a bare loop on smollm2 (a quarter of an hour)
 	$(VENV)/bin/python -m tests.benchmarks.suite_against_loop
 
 faults: $(VENV)/.dev  ## every fault and benign variant on tiny-qwen3 (about ten minutes), then on smollm2 (hours); resumes
@@ -65,6 +67,9 @@ faults: $(VENV)/.dev  ## every fault and benign variant on tiny-qwen3 (about ten
 faults-check: $(VENV)/.dev  ## the short campaign on tiny-qwen3: a fault for each gate, and two benign variants
 	@mkdir -p $(RESULTS)
 	$(CAMPAIGN) --model tiny-qwen3 --json $(RESULTS)/faults-check.json $(foreach fault,$(SHORT_CAMPAIGN),--fault $(fault))
+
+campaign-page: $(VENV)/.dev  ## after faults: docs/campaign-MODEL.md from its JSON
+	$(VENV)/bin/python -m tests.benchmarks.campaign_page $(wildcard $(RESULTS)/faults-tiny-qwen3.json $(RESULTS)/faults-smollm2-135m-instruct.json)
 
 false-alarms: $(VENV)/.dev  ## every benign variant on five disjoint prompt draws, on tiny-qwen3 and smollm2 (hours)
 	@mkdir -p $(RESULTS)

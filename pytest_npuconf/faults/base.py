@@ -22,7 +22,8 @@ class Fault:
             to break in this model or at its dtype.
         benign: a variant that nothing may object to: it is labelled ``VARIANT``, not ``FAULT``.
         seen: where it happened in the field, with a source; empty when we know of none.
-        module: fnmatch pattern of the guilty module's name, as in ``model.named_modules()``; empty when it is not one module.
+        module: fnmatch pattern of the guilty module's name, as in ``model.named_modules()``, or ``attention_mask``; empty when
+            it is not one module.
         precisions: dtypes at which it must be caught; empty: at least one of those that the model runs at.
         scaled: the injector of another magnitude, for detection curves; zero magnitude is a healthy model.
         magnitudes: magnitudes for such a curve, smallest first.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_npuconf.faults import arithmetic, attention, masks, norms, rotary, weights
+from pytest_npuconf.faults import arithmetic, attention, embeddings, masks, norms, rotary, weights
 from pytest_npuconf.faults.base import Fault
 
 EVERY = ("float32", "bfloat16", "float16")
@@ -86,19 +86,19 @@ ATTENTIONS = (
 
 MASKS = (
     Fault("mask-ahead", "each position sees the next one", "1 position", MASK, masks.one_ahead,
-          module="model", precisions=EVERY),
+          module="attention_mask", precisions=EVERY),
     Fault("mask-self-excluded", "no position sees itself", "1 position", MASK, masks.self_excluded,
-          module="model", precisions=EVERY),
+          module="attention_mask", precisions=EVERY),
     Fault("mask-sink-dropped", "the first token is not seen from position 16 on", "1 token", MASK, masks.sink_dropped,
-          module="model", precisions=EVERY,
+          module="attention_mask", precisions=EVERY,
           seen="huggingface/transformers#40524: much higher perplexity where the first token is not seen"),
     Fault("window-imposed", "a window of 256 where the model has full attention", "256 positions", "kl.positions",
-          masks.window_imposed, module="model",
+          masks.window_imposed, module="attention_mask",
           seen="InternLM/lmdeploy#3614: use_sliding_window of Qwen2 not obeyed"),
     Fault("window-ignored", "layers with a sliding window see everything", "the whole context", "kl.positions",
-          masks.window_ignored, module="model", seen="vllm-project/vllm#14896: interleaved windows not detected"),
+          masks.window_ignored, module="attention_mask", seen="vllm-project/vllm#14896: interleaved windows not detected"),
     Fault("window-short", "the sliding window is one position too small", "1 position", "kl.positions",
-          masks.window_short, module="model", seen="ModelTC/LightLLM#1312: a wrong window size in a kernel"),
+          masks.window_short, module="attention_mask", seen="ModelTC/LightLLM#1312: a wrong window size in a kernel"),
 )  # fmt: skip
 
 ARITHMETIC = (
@@ -118,6 +118,14 @@ ARITHMETIC = (
     Fault("saturation", "a flipped exponent bit of one weight; the device saturates at 65504 instead of Inf", "1 weight x2^14",
           LOGITS, weights.saturate, module="model.layers.*.mlp.down_proj", precisions=EVERY,
           seen="DeepLink-org/DIOPI#644, DeepLink-org/deeplink.framework#684: overflow is 65504 on Ascend by default"),
+)  # fmt: skip
+
+EMBEDDINGS = (
+    Fault("embedding-shard", "the decoder scales the embeddings of one shard of the vocabulary", "x1.06, 1/16 of the words",
+          "kl.noise_ratio", embeddings.scaled_shard(0.06), precisions=EVERY,
+          scaled=embeddings.scaled_shard, magnitudes=(0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.3)),
+    Fault("embeddings-past-256", "the decoder scales the embeddings from position 256 on", "x1.045", "kl.positions",
+          embeddings.scaled_past(0.045, 256), precisions=EVERY),
 )  # fmt: skip
 
 WEIGHTS = (
@@ -145,4 +153,4 @@ WEIGHTS = (
           seen="amd/Quark#30: packed in one order, read in another"),
 )  # fmt: skip
 
-STRUCTURE: tuple[Fault, ...] = (*ROPE, *NORMS, *ATTENTIONS, *MASKS, *ARITHMETIC, *WEIGHTS)
+STRUCTURE: tuple[Fault, ...] = (*ROPE, *NORMS, *ATTENTIONS, *MASKS, *ARITHMETIC, *EMBEDDINGS, *WEIGHTS)

@@ -50,7 +50,7 @@ def page() -> str:
         "The smallest magnitude that is caught is looked for among these.\n",
         *(f"- `{f.name}`: {', '.join(f'{m:g}' for m in f.magnitudes)}" for f in faults if f.magnitudes),
         "\n## Benign variants\n",
-        "Nothing may object to these. None is a member of the yardstick.\n",
+        "Nothing may object to these. Attention over blocks of queries and attention in steps are members of the yardstick too.\n",
         *_variants([f for f in SHIPPED if f.benign], figures),
     ]
     return "\n".join(parts) + "\n"

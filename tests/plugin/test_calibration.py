@@ -16,6 +16,8 @@ from pytest_npuconf.calibration.stored import read
 from pytest_npuconf.references.baseline import digest
 from tests.plugin.conftest import card_text
 
+pytestmark = pytest.mark.campaign
+
 MODEL = ("--model", "card.toml", "--npuconf-precision", "float32", "--npuconf-baselines=B")
 CALIBRATE = (*MODEL, "--npuconf-calibrate")
 FILE = "calibration-cpu-float32.json"

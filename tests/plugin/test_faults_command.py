@@ -13,6 +13,8 @@ import pytest
 
 from tests.plugin.conftest import card_text
 
+pytestmark = pytest.mark.campaign
+
 CONFTEST = """
 import os, pathlib, time
 from pytest_npuconf.errors import FaultError
