@@ -48,14 +48,15 @@ def first_by(points: list[dict[str, Any]]) -> str:
 
 def table(data: dict[str, Any]) -> str:
     """Markdown: a row for each fault."""
-    precisions = list(next(iter(data["faults"].values())))
+    precisions = [p for p in COLOURS if any(p in found for found in data["faults"].values())]
     lines = [
         "| fault | magnitude m | "
         + " | ".join(f"caught from, {p}" for p in precisions)
         + " | first caught by, bfloat16 |",
         "|---|---|" + "---|" * (len(precisions) + 1),
     ]
-    for name, by_precision in data["faults"].items():
+    for name in (name for name in UNITS if name in data["faults"]):
+        by_precision = data["faults"][name]
         cells = [smallest(by_precision.get(p, [])) for p in precisions]
         lines.append(f"| {name} | {UNITS[name]} | {' | '.join(cells)} | {first_by(by_precision.get('bfloat16', []))} |")
     return "\n".join(lines)
@@ -94,8 +95,9 @@ def draw(data: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(data["faults"]), figsize=(3 * len(data["faults"]), 3), sharey=True)
-    for axis, (name, by_precision) in zip(axes, data["faults"].items(), strict=True):
-        for precision, points in by_precision.items():
+    for axis, name in zip(axes, UNITS, strict=True):
+        for precision in COLOURS:
+            points = data["faults"][name][precision]
             judged = [p for p in points if p["status"] == "judged"]
             xs = [p["magnitude"] for p in judged]
             ys = [max((v for v in p["over"].values() if v is not None), default=1e6) for p in judged]
