@@ -126,13 +126,20 @@ class Checker:
             model=card.name if card is not None else "",
             precision=pair.candidate if isinstance(pair, Precision) else "",
             reference=facts.get("reference", "") if self._plan is not None else "",
-            reference_source=self._plan.source(card.name) if self._plan is not None and card is not None else "",
+            reference_source=self._source(check, card),
             facts=facts,
             labels=self._plan.labels(card.name) if self._plan is not None and card is not None else [],
             waived=waived,
         )
         self._item.stash.setdefault(RECORDS, []).append(record)
         self._item.user_properties.extend(properties(record, facts))
+
+    def _source(self, check: str, card: Card | None) -> str:
+        """Where the reference of a check comes from: some need live weights beside a stored one."""
+        if self._plan is None or card is None:
+            return ""
+        known = CHECKS.get(check_name(self._item) or "")
+        return "live" if known is not None and known.live else self._plan.source(card.name)
 
     def _decide(self, check: str, verdict: Verdict | None, claims: list[ClaimResult], waiver: Waiver | None) -> None:
         strict_claims = self._plan is not None and self._plan.settings.strict_claims

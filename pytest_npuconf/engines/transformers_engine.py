@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,6 +140,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         self.model = None
+        gc.collect()  # hooks and the modules that they hang on refer to each other
         self.device.release()
 
 

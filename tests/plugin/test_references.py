@@ -279,7 +279,8 @@ def test_stored_gives_the_verdicts_of_live_without_loading_the_reference(run, wi
     assert source in (pytester.path / "j.xml").read_text()
     live = {c["check"]: c for c in recorded.results["checks"]}
     stored = {c["check"]: c for c in found["checks"]}
-    assert stored.keys() == live.keys()
+    asked_live = {f"modules.noise_ratio.{pair}" for pair in ("fp32_fp32", "bf16_fp32")}
+    assert stored.keys() == live.keys() - asked_live
     for name, check in stored.items():
         assert check["verdict"] == live[name]["verdict"], name
         close(name, check, live[name])
@@ -295,6 +296,8 @@ def close(name: str, stored: dict[str, Any], live: dict[str, Any]) -> None:
         assert a == pytest.approx(b, rel=0.05), name
         for mine, theirs in zip(stored["interval"], live["interval"], strict=True):
             assert mine == pytest.approx(theirs, rel=0.1), name
+    elif name.startswith(("kl.positions", "equivalence.")) and name.endswith("bf16_fp32"):
+        assert a == pytest.approx(b, rel=0.4, abs=1e-9), name  # over few windows the tail that is lost weighs more
     elif name.startswith("logits.cosine"):
         assert a == pytest.approx(b, abs=2e-5), name
     else:
@@ -314,8 +317,9 @@ def test_auto_uses_what_was_installed_and_live_does_not(run, wide, recorded, tmp
     assert auto.ret == 0
     source = f"stored float32 {short(recorded.baselines / 'tiny' / FILES[0])}"
     auto.stdout.fnmatch_lines(["*reference: cpu float32 (stored)", f"*; reference {source}", "CONFORMANT: tiny *"])
-    assert "loading the reference" not in auto.stdout.str()
-    assert {c["reference_source"] for c in results(pytester)["checks"]} == {source}
+    sources = {c["check"]: c["reference_source"] for c in results(pytester)["checks"]}
+    assert sources.pop("modules.noise_ratio.fp32_fp32") == "live"
+    assert set(sources.values()) == {source}
     live = run(*FLOAT32, *QUICK, "--npuconf-reference", "live", "--npuconf-results", "r.json", card=card_of(wide))
     live.stdout.fnmatch_lines(["*reference: cpu float32 (live)"])
     assert {c["reference_source"] for c in results(pytester)["checks"]} == {"live"}
@@ -436,7 +440,7 @@ def record_for_another_model(_weights: Path, baselines: Path) -> None:
 
 
 def another_schema(_weights: Path, baselines: Path) -> None:
-    reseal(baselines / "tiny" / FILES[0], lambda values: values.update(schema_version=2))
+    reseal(baselines / "tiny" / FILES[0], lambda values: values.update(schema_version=99))
 
 
 def another_yardstick(_weights: Path, baselines: Path) -> None:
