@@ -244,13 +244,13 @@ def pytest_npuconf_engines(config):
 
 def test_an_engine_with_another_tokenizer_is_a_finding(run, pytester):
     tokens = (*MODEL, "npuconf/precision/test_tokens.py::test_ids")
-    run(*tokens).stdout.fnmatch_lines(["*pass *token.ids *0 (n = 18 texts) *required"])
+    run(*tokens).stdout.fnmatch_lines(["*pass *token.ids *0 (n = 24 texts) *required"])
     pytester.makeconftest(OTHER_TOKENS)
     result = run(*tokens)
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [
-            "FAIL token.ids: tokenizations.differing = 1 (18 texts), gate <= 0",
+            "FAIL token.ids: tokenizations.differing = 1 (24 texts), gate <= 0",
             "  worst: text 2: 1 ('Chapter 2. In the year *...' from token 5: expected [[]..., *[]] (* tokens), found *",
             "NOT CONFORMANT: *",
         ]
