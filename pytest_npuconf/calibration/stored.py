@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,31 +10,33 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_npuconf.calibration.noise import Bound, Judged
-from pytest_npuconf.errors import BaselineError, OldBaselineError
+from pytest_npuconf.errors import BaselineError
 from pytest_npuconf.files import write_atomically
-from pytest_npuconf.references.baseline import DIGEST, digest
 from pytest_npuconf.references.comparability import differences
+from pytest_npuconf.references.sealed import DIGEST, Layout, text_of
 from pytest_npuconf.references.store import Written, locked, short_digest
 
-SCHEMA_VERSION = 1
 CLEAN = "clean"
 FEWEST = 5  # variants that differ from the candidate
-# every field with its type: nothing is optional, so that nothing can be lost without notice
-FIELDS: dict[str, type] = {
-    "schema_version": int,
-    "model": str,
-    "engine": str,
-    "device": str,
-    "dtype": str,
-    "comparability": dict,
-    "candidate": dict,
-    "variants": dict,
-    "not_counted": dict,
-    "figures": dict,
-    "findings": list,
-    "provenance": dict,
-    DIGEST: str,
-}
+LAYOUT = Layout(
+    noun="a calibration",
+    version=1,
+    fields={
+        "model": str,
+        "engine": str,
+        "device": str,
+        "dtype": str,
+        "comparability": dict,
+        "candidate": dict,
+        "variants": dict,
+        "not_counted": dict,
+        "figures": dict,
+        "findings": list,
+        "provenance": dict,
+    },
+    renew="calibrate anew (--npuconf-calibrate)",
+    again="restore the file, or calibrate anew (--npuconf-calibrate)",
+)
 
 
 @dataclass(frozen=True)
@@ -97,9 +98,9 @@ def figures_of(variants: Mapping[str, Mapping[str, Judged]], bounds: Mapping[str
 
 def to_json(calibration: Calibration) -> str:
     """The JSON text, sealed with the digest of everything else in it."""
-    values = {"schema_version": SCHEMA_VERSION, **_plain(asdict(calibration))}
+    values = _plain(asdict(calibration))
     del values[DIGEST]
-    return json.dumps({**values, DIGEST: digest(values)}, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return LAYOUT.to_text(values)
 
 
 def write(folder: Path, calibrations: list[Calibration]) -> list[Written]:
@@ -130,31 +131,13 @@ def read(path: Path) -> Calibration:
     Raises:
         BaselineError: unreadable, of another schema version, or edited, naming file and field.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(path, f"not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise _damaged(path, f"holds {type(values).__name__}, not an object")
-    version = values.get("schema_version")
-    if type(version) is not int or version != SCHEMA_VERSION:
-        raise OldBaselineError(
-            f"{path}: schema_version is {version!r}, this pytest-npuconf reads {SCHEMA_VERSION}",
-            mend="calibrate anew (--npuconf-calibrate)",
-        )
-    for name, kind in FIELDS.items():
-        if not isinstance(values.get(name), kind):
-            raise _damaged(path, f"{name} is {'missing' if name not in values else 'not of its type'}")
-    if more := sorted(values.keys() - FIELDS):
-        raise _damaged(path, f"{more[0]} is no field of a calibration")
-    if values[DIGEST] != _digest(path, values):
-        raise _damaged(path, f"{DIGEST} does not fit the rest: it was edited")
+    values = LAYOUT.values(path, text_of(path))
     try:
         found = _from(values)
     except (TypeError, AttributeError) as error:
-        raise _damaged(path, f"a figure or variant is not whole: {error}") from error
+        raise LAYOUT.damaged(path, f"a figure or variant is not whole: {error}") from error
     if found.file_name != path.name:
-        raise _damaged(path, f"it holds {found.file_name}: it was renamed")
+        raise LAYOUT.damaged(path, f"it holds {found.file_name}: it was renamed")
     return found
 
 
@@ -172,7 +155,7 @@ def _from(values: Mapping[str, Any]) -> Calibration:
     def judged(checks: Mapping[str, Any]) -> dict[str, Judged]:
         return {check: Judged(**fields) for check, fields in checks.items()}
 
-    rest = {name: values[name] for name in FIELDS if name != "schema_version"}
+    rest = {name: values[name] for name in (*LAYOUT.fields, DIGEST)}
     return Calibration(
         **{
             **rest,
@@ -191,14 +174,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _plain(part) for key, part in value.items()}
     return [_plain(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
-def _digest(path: Path, values: Mapping[str, Any]) -> str:
-    try:
-        return digest(values)
-    except UnicodeEncodeError as error:
-        raise _damaged(path, f"holds text that is not Unicode: {error}") from error
-
-
-def _damaged(path: Path, what: str) -> BaselineError:
-    return BaselineError(f"{path}: {what}", mend="restore the file, or calibrate anew (--npuconf-calibrate)")

@@ -10,7 +10,7 @@ import copy
 import itertools
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,8 @@ class SplitK:
 
     @contextlib.contextmanager
     def applied(self, model: Any) -> Iterator[None]:
-        torch = import_torch()
-        changed = [module for module in model.modules() if type(module) is torch.nn.Linear]
-        for module in changed:
-            module.forward = types.MethodType(self._forward, module)
-        try:
+        with computed_by(linears(model), lambda module: types.MethodType(self._forward, module)):
             yield
-        finally:
-            for module in changed:
-                del module.forward
 
     def _forward(self, module: Any, x: Any) -> Any:
         torch = import_torch()
@@ -129,18 +122,32 @@ class FusedNorms:
     @contextlib.contextmanager
     def applied(self, model: Any) -> Iterator[None]:
         changed = [m for m in model.modules() if "norm" in type(m).__name__.lower() and not any(m.children())]
-        for module in changed:
-            exact = copy.deepcopy(module).float()
-            module.forward = _rounded_once(exact)
-        try:
+        with computed_by(changed, _rounded_once):
             yield
-        finally:
-            for module in changed:
-                del module.forward
 
 
-def _rounded_once(exact: Any) -> Any:
+def _rounded_once(module: Any) -> Any:
+    exact = copy.deepcopy(module).float()
     return lambda x: exact(x.float()).to(x.dtype)
+
+
+def linears(model: Any) -> list[Any]:
+    """Its plain linear layers."""
+    torch = import_torch()
+    return [module for module in model.modules() if type(module) is torch.nn.Linear]
+
+
+@contextlib.contextmanager
+def computed_by(modules: Iterable[Any], forward: Callable[[Any], Any]) -> Iterator[None]:
+    """For the time of the context each of ``modules`` computes with the forward that ``forward`` makes for it."""
+    changed = list(modules)
+    for module in changed:
+        module.forward = forward(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
 
 
 # The reference of a same-dtype pair: other attention kernels than a candidate's default.

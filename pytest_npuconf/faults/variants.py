@@ -12,6 +12,7 @@ from typing import Any
 
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.engines.transformers_engine import Variant
+from pytest_npuconf.engines.variants import computed_by, linears
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.faults import anatomy
 from pytest_npuconf.faults.base import Injector
@@ -40,15 +41,8 @@ class Strided:
 
     @contextlib.contextmanager
     def applied(self, model: Any) -> Iterator[None]:
-        torch = import_torch()
-        changed = [m for m in anatomy.layers(model).modules() if type(m) is torch.nn.Linear]
-        for module in changed:
-            module.forward = types.MethodType(self._forward, module)
-        try:
+        with computed_by(linears(anatomy.layers(model)), lambda module: types.MethodType(self._forward, module)):
             yield
-        finally:
-            for module in changed:
-                del module.forward
 
     def _forward(self, module: Any, x: Any) -> Any:
         sums = [

@@ -13,7 +13,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from pytest_npuconf.errors import BaselineError
-from pytest_npuconf.references.baseline import ARRAYS_NAME, DIGEST, JSON_NAME, Baseline, arrays_bytes, to_json
+from pytest_npuconf.references.baseline import ARRAYS_NAME, JSON_NAME, Baseline, arrays_bytes, to_json
+from pytest_npuconf.references.sealed import DIGEST
 
 LOCK = ".npuconf.lock"
 SCRATCH = ".npuconf-new-"

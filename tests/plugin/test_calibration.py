@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pytest_npuconf.calibration.stored import read
-from pytest_npuconf.references.baseline import digest
+from pytest_npuconf.references.sealed import digest
 from tests.plugin.conftest import card_text
 
 pytestmark = pytest.mark.campaign

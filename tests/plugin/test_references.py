@@ -22,7 +22,8 @@ from pytest_npuconf.cli import main
 from pytest_npuconf.errors import BaselineError
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
-from pytest_npuconf.references.baseline import digest, read_baseline
+from pytest_npuconf.references.baseline import read_baseline
+from pytest_npuconf.references.sealed import digest
 from pytest_npuconf.references.store import write_baselines
 from tests.plugin.conftest import PROMPTS, TEXTS, write_random_qwen3
 

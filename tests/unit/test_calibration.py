@@ -24,7 +24,7 @@ from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import BaselineError, OldBaselineError, SettingsError
 from pytest_npuconf.gates import Gate, Measurement, Outcome, Row
 from pytest_npuconf.precisions import Precision, pairs_of
-from pytest_npuconf.references.baseline import digest
+from pytest_npuconf.references.sealed import digest
 from pytest_npuconf.references.store import orphans, stored_files
 from pytest_npuconf.stats import share_upper_bound
 from tests.benchmarks.false_alarms import LENGTHS, disjoint

@@ -29,23 +29,22 @@ from pytest_npuconf.errors import BaselineError, NpuconfError
 from pytest_npuconf.metrics import compact
 from pytest_npuconf.references import comparability as comparing
 from pytest_npuconf.references.baseline import (
-    DIGEST,
-    FIELDS,
-    SCHEMA_VERSION,
+    LAYOUT,
     Baseline,
     arrays_bytes,
     as_arrays,
-    digest,
     read_baseline,
 )
 from pytest_npuconf.references.choose import Needs, choose_stored, require_stored
 from pytest_npuconf.references.comparability import comparability, differences
 from pytest_npuconf.references.packs import MANIFEST, PACK_VERSION, install_pack, read_pack, write_pack
+from pytest_npuconf.references.sealed import DIGEST, digest
 from pytest_npuconf.references.store import LOCK, SCRATCH, orphans, write_baselines
 from pytest_npuconf.scheduling import model_of
 from pytest_npuconf.weights.checkpoint import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
+FIELDS = {"schema_version": int, **LAYOUT.fields, DIGEST: str}
 DOCUMENTS = (Document("prompt 1", "prompt", "abc", (1, 2, 3)), Document("text 1", "text", "de", (4, 5)))
 LAYERS = ("layers.0", "norm")
 FLOAT32, BFLOAT16 = "transformers-cpu-float32.json", "transformers-cpu-bfloat16.json"
@@ -136,7 +135,7 @@ def test_the_file_is_json_with_sorted_keys_and_nothing_optional(tmp_path):
 
     values = json.loads(text, object_pairs_hook=check_sorted)
     assert values.keys() == FIELDS.keys()
-    assert values["schema_version"] == SCHEMA_VERSION
+    assert values["schema_version"] == LAYOUT.version
     assert "词" in text
     arrays = (tmp_path / values["arrays"]["file"]).read_bytes()
     assert hashlib.sha256(arrays).hexdigest() == values["arrays"]["sha256"]
@@ -275,10 +274,10 @@ def test_an_unknown_field_is_named(stored):
     refused(stored, "surprise")
 
 
-@pytest.mark.parametrize("version", [0, 1, -1, SCHEMA_VERSION + 1, 10**30])
+@pytest.mark.parametrize("version", [0, 1, -1, LAYOUT.version + 1, 10**30])
 def test_another_schema_version_is_refused_with_both_versions(stored, version):
     stored.write_text(reseal({**stored_values(stored), "schema_version": version}))
-    refused(stored, f"schema_version is {version}", f"reads {SCHEMA_VERSION}")
+    refused(stored, f"schema_version is {version}", f"reads {LAYOUT.version}")
 
 
 def leaves(values: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
