@@ -213,7 +213,7 @@ class Workbench:
             self._progress.phase(f"recording the reference of {model}")
             self.recorded[model] = record(
                 source, self.documents(model), self.plan.layers(model), self.plan.precisions[model], model=model,
-                engine=source.engine_name, comparability=self.plan.comparability(model), provenance=self.plan.facts,
+                engine=source.engine_name, comparability=self.plan.comparability(model), provenance=self.plan.provenance,
             )  # fmt: skip
         if source is not self._shared.live(self.plan, model):
             source.close()
@@ -236,6 +236,7 @@ class Workbench:
 
     def _release_candidate(self) -> None:
         self._candidate_passes.clear()
+        self._modules.clear()  # each holds both models, to say how weights differ
         if self._candidate is not None:
             self._candidate[1].close()
             self._candidate = self._first_call = None

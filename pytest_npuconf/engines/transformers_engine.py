@@ -140,7 +140,7 @@ class TransformersEngine:
 
     def close(self) -> None:
         self.model = None
-        gc.collect()  # hooks and the modules that they hang on refer to each other
+        gc.collect()  # hooks and the modules that they hang on refer to each other: else freed late
         self.device.release()
 
 

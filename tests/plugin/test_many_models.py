@@ -42,11 +42,6 @@ def heavy_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
     return folder, (folder / "model.safetensors").stat().st_size
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="since the module check and the equivalences each further model costs about its weights twice until the run ends; "
-    "no model object survives the run, so it is collected late or fragmented: to be found",
-)
 def test_memory_is_given_back_between_models(run, pytester, heavy_weights, monkeypatch):
     """Each model takes its weights twice (candidate and reference); the fourth must not need more than the second did."""
     folder, size = heavy_weights
