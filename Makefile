@@ -22,7 +22,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused
+.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,9 @@ documents: $(VENV)/.dev  ## rewrite README.md beside the stand-ins' cards from t
 
 audit-examples: $(VENV)/.dev  ## rewrite docs/audit/example-*.md from the documented cards (NPUCONF_SEEDS)
 	$(VENV)/bin/python -m tests.benchmarks.audit_examples
+
+stack-names: $(VENV)/.dev  ## prove the names of torch_npu and vllm-ascend from their wheels (600 MB): docs/ascend-names.md
+	$(VENV)/bin/python -m tests.benchmarks.stack_names --write
 
 fuzz: $(VENV)/.dev  ## ten minutes of mutated cards through every audit rule
 	$(VENV)/bin/python -m tests.benchmarks.fuzz_audit --seconds 600

@@ -47,6 +47,8 @@ class Check:
             "model.weights": thresholds.WEIGHT_DIFFERENCES,
             "token.ids": thresholds.TOKEN_IDS,
             "model.placement": thresholds.MISPLACED,
+            "device.execution": thresholds.ELSEWHERE,
+            "device.special_values": thresholds.SPECIAL_VALUES,
             "logits.finite": thresholds.NON_FINITE,
             "hidden.states": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
             "logits.rel_l2": thresholds.REL_L2_FLOAT32 if full else thresholds.NOISE_RATIO,
@@ -72,9 +74,9 @@ class Check:
 
     def runs_at(self, pair: Precision) -> bool:
         """The KL noise ratio of float32 waits for calibration: its floor is not known yet. Hidden states have one reference,
-        float32; samples and equivalences have none and run once for each dtype."""
+        float32; samples, equivalences and the device have none and run once for each dtype."""
         if self.name in ("hidden.states", "functional.samples", "modules.noise_ratio") or self.name.startswith(
-            "equivalence."
+            ("equivalence.", "device.")
         ):
             return pair.reference == "float32"
         if self.name == "kl.positions":
@@ -122,6 +124,8 @@ CHECKS = {
         ),
         Check("model.files", "transformers", Sense.AT_MOST, per_pair=False, exact=True, needs="files"),
         Check("model.placement", "transformers", Sense.AT_MOST, exact=True),
+        Check("device.execution", "transformers", Sense.AT_MOST, exact=True),
+        Check("device.special_values", "transformers", Sense.AT_MOST, exact=True),
         Check("logits.finite", "transformers", Sense.AT_MOST, exact=True),
         Check("logits.rel_l2", "transformers", Sense.AT_MOST, statistics=_LOGITS),
         Check("logits.cosine", "transformers", Sense.AT_LEAST, required=False, statistics=(*_LAST, *_INPUTS)),

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from pytest_npuconf.audit.command import add_parser as add_audit
 from pytest_npuconf.campaign.command import add_parser as add_faults
+from pytest_npuconf.doctor.command import add_parser as add_doctor
 from pytest_npuconf.errors import AuditError, NpuconfError
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit`` and ``faults`` have their own."""
+    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit``, ``faults`` and
+    ``doctor`` have their own."""
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="npuconf",
-        description="outside a test run: cards audited, faults injected, references taken from host to host",
+        description="outside a test run: cards audited, faults injected, this host judged, references taken from host to host",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="put the stored references of a model into one file")
@@ -43,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     install.set_defaults(run=_install)
     add_audit(commands)
     add_faults(commands)
+    add_doctor(commands)
     return parser
 
 

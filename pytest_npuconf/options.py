@@ -104,6 +104,7 @@ OPTIONS = (
            "NAME|CARD", "--model", True, ()),
     Option("device", parse_name, "device under test: cpu, cuda, npu (--npu is the same as --npuconf-device npu); default cpu",
            "NAME", default="cpu"),
+    Option("simulate", parse_switch, "with --npu: the device is a simulated NPU on this host, and every output says SIMULATED"),
     Option("precision", parse_precisions, "judge at these precisions of the device (comma list of float32, float16, "
            "bfloat16, int8, int4); default: the card's", "NAMES", default=()),
     Option("engine", parse_name, "how the model is run: transformers (default)", "NAME", default="transformers"),
@@ -128,6 +129,7 @@ class Settings:
 
     models: tuple[str, ...] = ()
     device: str = "cpu"
+    simulate: bool = False
     precisions: tuple[str, ...] = ()
     engine: str = "transformers"
     reference: str = "auto"
@@ -162,6 +164,7 @@ class Settings:
         for flag, value in valued.items():
             words += [flag, str(value)] if value is not None else []
         switches = {
+            "--npuconf-simulate": self.simulate,
             "--npuconf-record": self.record,
             "--npuconf-calibrate": self.calibrate,
             "--npuconf-strict-claims": self.strict_claims,
@@ -240,6 +243,11 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         if config.getoption("npuconf_device") not in (None, "npu"):
             raise SettingsError(f"--npu and --npuconf-device {device} name two devices", mend="give one of them")
         device = "npu"
+    if values["simulate"] and device != "npu":
+        raise SettingsError(
+            f"--npuconf-simulate simulates an NPU, but the device under test is {device}",
+            mend="add --npu (or --npuconf-device npu), or drop --npuconf-simulate",
+        )
     models = tuple(dict.fromkeys(values["model"]))
     if values["weights"] is not None and len(models) > 1:
         raise SettingsError(
@@ -249,6 +257,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
     return Settings(
         models=models,
         device=device,
+        simulate=bool(values["simulate"]),
         precisions=tuple(dict.fromkeys(values["precision"])),
         engine=values["engine"],
         reference=values["reference"],
@@ -278,6 +287,11 @@ def _storing(verb: str, values: Mapping[str, Any], environ: Mapping[str, str]) -
         raise SettingsError(
             f"{flag}: this is CI (CI={environ['CI']}), which must not change what it is judged by",
             mend=f"{verb} by hand and commit the files; or, if you mean it: env -u CI pytest {flag} ...",
+        )
+    if values["simulate"]:
+        raise SettingsError(
+            f"{flag} with --npuconf-simulate: what is stored must come from real hardware",
+            mend="drop --npuconf-simulate",
         )
     if values["fault"]:
         raise SettingsError(f"{flag} with --npuconf-fault {values['fault']}", mend=f"{verb} without a fault")

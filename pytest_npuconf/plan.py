@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Callable
@@ -20,15 +18,18 @@ from pytest_npuconf.calibration.choose import Calibrations, choose_calibrations
 from pytest_npuconf.cards import Card, find_card
 from pytest_npuconf.cards.loading import validate_names
 from pytest_npuconf.checks import CHECKS, Check, gate_for, known_names, required_ids
-from pytest_npuconf.devices import Device, choose_device
-from pytest_npuconf.devices.cpu import CpuDevice, processor_name
+from pytest_npuconf.devices import Device, choose_device, import_torch
+from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document, documents_of, named_layers
 from pytest_npuconf.engines.base import EngineFactory
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
 from pytest_npuconf.errors import EngineError, SettingsError, WeightsError
+from pytest_npuconf.facts import gather_facts
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue import choose_fault
+from pytest_npuconf.fingerprint.collect import of_run
+from pytest_npuconf.fingerprint.readings import Fingerprint
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import SHORT, Precision, pairs_of
 from pytest_npuconf.references import choose
@@ -68,6 +69,12 @@ class Plan:
     stored: dict[str, StoredReference] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
     calibrations: Calibrations = field(default_factory=Calibrations)
+    fingerprint: Fingerprint = field(default_factory=Fingerprint)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The facts and the fingerprint, as they are stored with results and references."""
+        return {**self.facts, "fingerprint": self.fingerprint.to_json()}
 
     def layers(self, model: str) -> tuple[str, ...]:
         """Modules whose outputs are compared as hidden states."""
@@ -99,7 +106,8 @@ class Plan:
 
     def labels(self, model: str) -> list[str]:
         """What every number of this run must carry: not an NPU, not the model, or broken on purpose."""
-        labels = [] if self.device.name == "npu" else [self.device.name.upper()]
+        kind = "SIMULATED" if self.settings.simulate else self.device.name.upper()
+        labels = [] if kind == "NPU" else [kind]
         labels += ["STAND-IN"] if self.cards[model].stand_in else []
         labels += self._relaxations(self.cards[model])
         if self.fault is not None:
@@ -160,7 +168,7 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
         cards,
         precisions,
         required,
-        choose_device(settings.device, extensions.devices),
+        choose_device(settings.device, extensions.devices, simulate=settings.simulate),
         factory,
         choose_fault(settings.fault, extensions.faults) if settings.fault else None,
     )
@@ -195,6 +203,7 @@ def equip(plan: Plan, announce: Callable[[str], None], shared: Shared | None = N
     plan = dataclasses.replace(plan, stored=_choose_references(plan, announce))
     for card in plan.cards.values():
         _check_memory(card, checkpoints[card.name], plan)
+    plan = dataclasses.replace(plan, fingerprint=of_run(plan.device, import_torch()))
     plan = dataclasses.replace(plan, facts=gather_facts(plan))
     return plan if plan.settings.calibrate else _with_calibrations(plan, shared)
 
@@ -369,29 +378,3 @@ def read_documents(card: Card, checkpoint: Checkpoint, settings: Settings) -> tu
             mend="give longer texts under [prompts], or drop the table to use the shipped ones",
         )
     return documents
-
-
-def _sources(plan: Plan) -> str:
-    """``live``, ``stored``, or which is which."""
-    kinds = {model: "stored" if model in plan.stored else "live" for model in plan.cards}
-    if len(set(kinds.values())) == 1:
-        return next(iter(kinds.values()))
-    return ", ".join(f"{model} {kind}" for model, kind in kinds.items())
-
-
-def gather_facts(plan: Plan) -> dict[str, str]:
-    """What the run was measured on and with, all strings."""
-    versions = {**plan.factory.versions(), **plan.device.versions()}
-    return {
-        "npuconf": importlib.metadata.version("pytest-npuconf"),
-        "device": plan.device.name,
-        "device_description": plan.device.describe(),
-        "engine": plan.factory.name,
-        "reference": f"cpu float32 ({_sources(plan)})",
-        "host": f"{platform.system()} {platform.machine()}, {processor_name()}",
-        "python": platform.python_version(),
-        **{name: versions[name] for name in sorted(versions)},
-        "numpy": importlib.metadata.version("numpy"),
-        "pytest": importlib.metadata.version("pytest"),
-        "fault": plan.fault.name if plan.fault else "",
-    }

@@ -20,7 +20,7 @@ from pytest_npuconf.conformance import Closing, Status, claims_line, close
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError
 from pytest_npuconf.faults.applies import check_applies
-from pytest_npuconf.faults.catalogue import SHIPPED
+from pytest_npuconf.faults.catalogue import CATALOGUE
 from pytest_npuconf.gates import Role
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
@@ -78,7 +78,7 @@ def _check_fault_applies(plan: Plan) -> None:
 
 def list_faults(config: pytest.Config) -> str:
     """What ``--npuconf-fault list`` prints."""
-    return terminal.fault_list([*SHIPPED, *extensions_of(config).faults])
+    return terminal.fault_list([*CATALOGUE, *extensions_of(config).faults])
 
 
 def extensions_of(config: pytest.Config) -> Extensions:

@@ -70,6 +70,14 @@ NON_FINITE = Constant(0.0, "a NaN or an infinity in the logits is never rounding
 MISPLACED = Constant(
     0.0, "a model that computes at another dtype or elsewhere is not the one under test", "by definition"
 )
+ELSEWHERE = Constant(
+    0.0, "an op that another device computes says nothing about this one, and is slow besides", "by definition"
+)
+SPECIAL_VALUES = Constant(
+    0.0,
+    "a device that turns overflow into the greatest number and NaN into zero hides that a result is worthless",
+    "by definition (IEEE 754)",
+)
 FEWEST_TOKENS = Constant(
     200.0,
     "the shipped prompts and texts have some 540 tokens and tell a noise ratio to about 7 %; with fewer than 200 the "

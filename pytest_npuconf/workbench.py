@@ -7,7 +7,8 @@ import dataclasses
 from pytest_npuconf.comparison import Comparison, compare, noise_of_two_roundings
 from pytest_npuconf.devices.base import is_deterministic
 from pytest_npuconf.documents import Document, for_pair
-from pytest_npuconf.engines.base import Engine, Forward, Modules
+from pytest_npuconf.engines.base import Engine, Forward, Modules, Watched
+from pytest_npuconf.engines.execution import Executed
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.equivalence_comparison import (
     Equivalence,
@@ -133,6 +134,20 @@ class Workbench:
                 live.engine("float32").model, engine.modules(), noise, self._progress.step
             )
         return self._modules[key]
+
+    def executed(self, model: str, dtype: str) -> Executed:
+        """Where the ops of the candidate run, over its longest prompt or document.
+
+        Raises:
+            EngineError: the engine's ops cannot be watched.
+        """
+        engine = self.candidate(model, dtype)
+        if not isinstance(engine, Watched):
+            raise EngineError(
+                f"engine {engine.name} does not say where its ops run",
+                mend="give it executed(), or name what decides under [required] in the card",
+            )
+        return engine.executed(max((d.ids for d in self.documents(model)), key=len))
 
     def _live_reference(self, model: str) -> LiveReference:
         """The reference if it is live, else one beside the stored one."""

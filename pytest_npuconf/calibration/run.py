@@ -90,7 +90,7 @@ def assemble(plan: Plan, model: str, dtype: str, found: Measured, reference: dic
     findings += [line for check, figure in figures.items() if (line := worse_yardstick(check, figure.largest))]
     return Calibration(
         model, plan.factory.name, plan.device.name, dtype, comparability_here(plan, reference), candidate, counted,
-        left, figures, tuple(findings), provenance_of(plan.facts),
+        left, figures, tuple(findings), provenance_of(plan.provenance),
     )  # fmt: skip
 
 

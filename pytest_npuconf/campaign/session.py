@@ -139,7 +139,7 @@ def _judged(plugin: Plugin, data: dict[str, Any] | None, status: int, said: str)
         "status": "judged",
         "verdict": model["status"],
         "labels": [label for label in model["labels"] if not label.startswith(("FAULT ", "VARIANT "))],
-        "facts": {key: value for key, value in data["facts"].items() if key not in ("fault", "command")},
+        "facts": {key: value for key, value in data["facts"].items() if key not in ("fault", "command", "fingerprint")},
         "checks": {record["check"]: _short(record) for record in data["checks"]},
         "left_out": plugin.left_out,
         "errors": plugin.errors,

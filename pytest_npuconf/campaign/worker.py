@@ -9,9 +9,11 @@ import hashlib
 import importlib.metadata
 import inspect
 import json
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -41,6 +43,7 @@ def main(arguments: Arguments, precisions: tuple[str, ...], pipe: Connection, lo
         log: file that takes what is printed, also by a process that dies.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _print_into(log)
     shared = SharedReferences()
     with contextlib.suppress(EOFError, BrokenPipeError):
@@ -49,6 +52,14 @@ def main(arguments: Arguments, precisions: tuple[str, ...], pipe: Connection, lo
             fault, precision = pipe.recv()
             os.ftruncate(1, 0)
             pipe.send(session.run(arguments, precision, fault, shared))
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def tell(arguments: Arguments, precisions: tuple[str, ...], shared: SharedReferences) -> dict[str, Any]:
@@ -91,7 +102,7 @@ class Teller:
             "model": model,
             "precisions": list(plan.precisions[model]),
             "labels": plan.labels(model),
-            "facts": {key: value for key, value in plan.facts.items() if key != "fault"},
+            "facts": {key: value for key, value in plan.provenance.items() if key != "fault"},
             "faults": [told(fault) for fault in faults.values()],
             "conditions": conditions(config, plan, model),
         }
@@ -100,9 +111,9 @@ class Teller:
 
 def shipped() -> tuple[Fault, ...]:
     """The catalogue."""
-    from pytest_npuconf.faults.catalogue import SHIPPED
+    from pytest_npuconf.faults.catalogue import CATALOGUE
 
-    return SHIPPED
+    return CATALOGUE
 
 
 def told(fault: Fault) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pytest_npuconf.devices.base import Device, Memory, import_torch
 from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.devices.cuda import CudaDevice
 from pytest_npuconf.devices.npu import NpuDevice
+from pytest_npuconf.devices.simulated.device import SimulatedNpuDevice
 from pytest_npuconf.errors import DeviceError
 
 __all__ = ["Device", "Memory", "choose_device", "import_torch", "shipped_devices"]
@@ -16,12 +17,14 @@ def shipped_devices() -> list[Device]:
     return [CpuDevice(), CudaDevice(), NpuDevice()]
 
 
-def choose_device(name: str, more: list[Device]) -> Device:
-    """The device of this name; ``more`` (from hooks) hides a shipped one of the same name.
+def choose_device(name: str, more: list[Device], *, simulate: bool = False) -> Device:
+    """The device of this name; ``more`` (from hooks) hides a shipped one of the same name, and the simulated NPU hides both.
 
     Raises:
         DeviceError: unknown name.
     """
+    if simulate:
+        return SimulatedNpuDevice()
     offered = {device.name: device for device in [*shipped_devices(), *more]}
     if name not in offered:
         raise DeviceError(f"no device {name!r}", mend=f"--npuconf-device one of: {', '.join(sorted(offered))}")

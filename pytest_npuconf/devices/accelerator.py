@@ -37,5 +37,12 @@ class Accelerator:
         self._module().empty_cache()
 
     def deterministic(self) -> bool:
-        """No: kernels that add in the order in which threads arrive are the default."""
-        return False
+        """Only where the settings of this process say so: kernels that add in the order in which threads arrive are the
+        default."""
+        return self.determinism()[0]
+
+    def determinism(self) -> tuple[bool, str]:
+        """The same, and the reading that it rests on."""
+        from pytest_npuconf.fingerprint.determinism import of_process  # which imports devices
+
+        return of_process(self.name, import_torch())

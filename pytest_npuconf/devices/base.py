@@ -58,6 +58,16 @@ def is_deterministic(device: Device) -> bool:
     return bool(known()) if known is not None else False
 
 
+def determinism_of(device: Device) -> tuple[bool, str]:
+    """The same with the reading that it rests on, from the device's ``determinism()`` where it has one and they agree."""
+    equal = is_deterministic(device)
+    told = getattr(device, "determinism", None)
+    known, why = told() if told is not None else (None, "")
+    if known is equal:
+        return equal, str(why)
+    return equal, f"device {device.name} {'says so' if hasattr(device, 'deterministic') else 'does not say'}"
+
+
 def hardware_of(device: Device) -> str:
     """The hardware alone, without how many threads or neighbours it has; its description for a device that does not say."""
     known = getattr(device, "hardware", None)

@@ -50,6 +50,10 @@ class CpuDevice:
         """Yes: work is split by shape and number of threads, not by who comes first."""
         return True
 
+    def determinism(self) -> tuple[bool, str]:
+        """The same, and why."""
+        return True, "device cpu: the kernels split work by shape and threads"
+
     def settings(self) -> dict[str, str]:
         """What moves the last digits of a computation here: instruction set, threads, matmul precision, oneDNN, and the
         environment that overrides them."""

@@ -24,9 +24,6 @@ class CudaDevice(Accelerator):
                 mend="check the driver: nvidia-smi; and CUDA_VISIBLE_DEVICES",
             )
 
-    def deterministic(self) -> bool:
-        return bool(import_torch().are_deterministic_algorithms_enabled())
-
     def versions(self) -> dict[str, str]:
         torch = import_torch()
         driver = getattr(torch._C, "_cuda_getDriverVersion", None)  # the newest CUDA that the driver knows, as 12040

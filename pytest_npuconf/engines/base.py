@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device
+from pytest_npuconf.engines.execution import Executed
 from pytest_npuconf.engines.modules import ModuleRunner
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
@@ -90,6 +91,14 @@ class Batches(Protocol):
         Raises:
             EngineError: the model has no cache, or ``prefill`` leaves nothing to decode.
         """
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """What an engine offers on top of :class:`Engine` when its ops are dispatched by torch in this process."""
+
+    def executed(self, ids: Sequence[int]) -> Executed:
+        """Where each op of a short pass and a few decode steps over these ids ran."""
 
 
 @runtime_checkable

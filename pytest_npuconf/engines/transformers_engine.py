@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.devices.base import Device, import_torch
 from pytest_npuconf.engines.base import Padding
+from pytest_npuconf.engines.execution import Executed, execute
 from pytest_npuconf.engines.modules import ModuleRunner, decoder_returning
 from pytest_npuconf.errors import EngineError, WeightsError, nearest
 from pytest_npuconf.metrics.arrays import Float32
@@ -120,6 +121,10 @@ class TransformersEngine:
     def modules(self) -> ModuleRunner:
         """See :meth:`pytest_npuconf.engines.base.Modules.modules`."""
         return ModuleRunner(self.model, self.dtype, self.device.torch_device())
+
+    def executed(self, ids: Sequence[int]) -> Executed:
+        """See :meth:`pytest_npuconf.engines.base.Watched.executed`."""
+        return execute(self.model, ids, self.device.torch_device())
 
     def chat(self, messages: Sequence[Mapping[str, str]], max_new_tokens: int, thinking: bool) -> str:
         """See :meth:`pytest_npuconf.engines.base.Chat.chat`."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from pytest_npuconf.errors import FaultError, nearest
 from pytest_npuconf.faults.base import Fault
+from pytest_npuconf.faults.catalogue_between import BETWEEN
+from pytest_npuconf.faults.catalogue_device import DEVICE
 from pytest_npuconf.faults.catalogue_state import STATE
 from pytest_npuconf.faults.catalogue_structure import STRUCTURE
 from pytest_npuconf.faults.catalogue_variants import VARIANTS
 
-SHIPPED: tuple[Fault, ...] = (*STRUCTURE, *STATE, *VARIANTS)
+SHIPPED: tuple[Fault, ...] = (*STRUCTURE, *BETWEEN, *STATE, *VARIANTS)  # of a model, on any device
+CATALOGUE: tuple[Fault, ...] = (*SHIPPED, *DEVICE)
 
 
 def choose_fault(name: str, more: list[Fault]) -> Fault:
@@ -20,7 +23,7 @@ def choose_fault(name: str, more: list[Fault]) -> Fault:
     Raises:
         FaultError: unknown name.
     """
-    offered = {fault.name: fault for fault in [*SHIPPED, *more]}
+    offered = {fault.name: fault for fault in [*CATALOGUE, *more]}
     if name not in offered:
         raise FaultError(
             f"no fault {name!r}{nearest(name, list(offered))}", mend="pytest --npuconf-fault list prints them"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pytest_npuconf.faults import arithmetic, attention, embeddings, masks, norms, rotary, weights
+from pytest_npuconf.faults import arithmetic, attention, masks, norms, rotary, weights
 from pytest_npuconf.faults.base import Fault
 
 EVERY = ("float32", "bfloat16", "float16")
@@ -120,14 +120,6 @@ ARITHMETIC = (
           seen="DeepLink-org/DIOPI#644, DeepLink-org/deeplink.framework#684: overflow is 65504 on Ascend by default"),
 )  # fmt: skip
 
-EMBEDDINGS = (
-    Fault("embedding-shard", "the decoder scales the embeddings of one shard of the vocabulary", "x1.06, 1/16 of the words",
-          "kl.noise_ratio", embeddings.scaled_shard(0.06), precisions=EVERY,
-          scaled=embeddings.scaled_shard, magnitudes=(0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.3)),
-    Fault("embeddings-past-256", "the decoder scales the embeddings from position 256 on", "x1.045", "kl.positions",
-          embeddings.scaled_past(0.045, 256), precisions=EVERY),
-)  # fmt: skip
-
 WEIGHTS = (
     Fault("skipped-layer", "the middle decoder layer returns its input", "1 layer", LOGITS, weights.skip_layer,
           module="model.layers.*", precisions=EVERY),
@@ -153,4 +145,4 @@ WEIGHTS = (
           seen="amd/Quark#30: packed in one order, read in another"),
 )  # fmt: skip
 
-STRUCTURE: tuple[Fault, ...] = (*ROPE, *NORMS, *ATTENTIONS, *MASKS, *ARITHMETIC, *EMBEDDINGS, *WEIGHTS)
+STRUCTURE: tuple[Fault, ...] = (*ROPE, *NORMS, *ATTENTIONS, *MASKS, *ARITHMETIC, *WEIGHTS)

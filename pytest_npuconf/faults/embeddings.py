@@ -41,3 +41,28 @@ def _scaled(factor: float, rule: Callable[[Any, dict[str, Any]], Any]) -> Inject
         arguments_hook(anatomy.decoder(model), change)
 
     return inject
+
+
+def scaled_residual(factor: float) -> Injector:
+    """The decoder multiplies what it hands from the last layer but one to the last by ``1 + factor``."""
+
+    def inject(model: Any) -> None:
+        inside = [False]
+
+        def enter(*_: Any) -> None:
+            inside[0] = True
+
+        def leave(*_: Any) -> None:
+            inside[0] = False
+
+        def change(arguments: dict[str, Any]) -> None:
+            if inside[0]:
+                states = arguments["hidden_states"]
+                arguments["hidden_states"] = (states.float() * (1 + factor)).to(states.dtype)
+
+        decoder = anatomy.decoder(model)
+        decoder.register_forward_pre_hook(enter)
+        decoder.register_forward_hook(leave, always_call=True)
+        arguments_hook(anatomy.layers(model)[-1], change)
+
+    return inject

@@ -69,6 +69,20 @@ def stale_head(relative: float) -> Injector:
     return inject
 
 
+def left_in_float32(model: Any) -> None:
+    """The middle layer's up projection was not converted: it keeps its weight in float32 and computes in it.
+
+    ``inject`` raises FaultError when the model is in float32.
+    """
+    torch = import_torch()
+    linear = anatomy.middle_mlp(model).up_proj
+    if linear.weight.dtype is torch.float32:
+        raise anatomy.none_of(model, "only float32 weights")
+    linear.weight = torch.nn.Parameter(linear.weight.float(), requires_grad=False)
+    own = linear.forward
+    linear.forward = lambda x: own(x.float()).to(x.dtype)
+
+
 def int8_per_tensor(model: Any) -> None:
     """Every projection is kept in eight bits with one scale for the whole tensor."""
     torch = import_torch()

@@ -1,6 +1,7 @@
 """From raw results to measurements: the figures of the checks, each with its worst places. Nothing here knows a bound."""
 
 from pytest_npuconf.measurements.audits import contradictions, unsound_gates
+from pytest_npuconf.measurements.device import executed_elsewhere, wrong_special_values
 from pytest_npuconf.measurements.environment import unmet_minimums
 from pytest_npuconf.measurements.equivalence import equivalence_error, equivalence_ratio, repeat_differences
 from pytest_npuconf.measurements.hidden import hidden_error, hidden_ratio
@@ -35,6 +36,7 @@ __all__ = [
     "cosine",
     "equivalence_error",
     "equivalence_ratio",
+    "executed_elsewhere",
     "finite",
     "generation_differences",
     "hidden_error",
@@ -58,4 +60,5 @@ __all__ = [
     "weight_differences",
     "weight_size",
     "worst_rows",
+    "wrong_special_values",
 ]

@@ -61,12 +61,15 @@ def equivalence_ratio(found: Equivalence) -> Measurement:
     return Measurement(RATIO, value, n=len(documents), of="documents", interval=(low, high), rows=rows, data=data)
 
 
-def repeat_differences(found: Equivalence, *, deterministic: bool) -> Measurement:
+def repeat_differences(found: Equivalence, *, deterministic: bool, why: str = "") -> Measurement:
     """Positions at which a repeated call is not the same.
 
     Where the device is ``deterministic``, not bit-equal. Elsewhere: where the best token changes although the gap between the
     two is no near tie, and every position of a repeat that is further off than rounding: its KL over that of two roundings
     above ``EQUIVALENCE_ROW`` times the bound, or (at float32) ``rel_l2`` above its bound.
+
+    Args:
+        why: the reading that ``deterministic`` rests on, told with each place.
 
     Raises:
         MetricError: nothing was compared.
@@ -81,14 +84,21 @@ def repeat_differences(found: Equivalence, *, deterministic: bool) -> Measuremen
         if count:
             first = int(np.flatnonzero(wrong)[0])
             detail = f"of {wrong.size} positions, first {c.position(first)}; rel_l2 up to {format_number(float(c.rel_l2.max()))}"
-            rows.append(Row(c.place, float(count), detail))
+            rows.append(Row(c.place, float(count), f"{detail}; {_asked(deterministic, why)}" if why else detail))
     positions = sum(c.equal.size for c in found.compared)
     data = _data(found) | {
         "rows_total": len(rows),
         "deterministic": deterministic,
+        "deterministic_why": why,
         "not_bit_equal": int(sum((~c.equal).sum() for c in found.compared)),
     }
     return Measurement(REPEATS, float(total), n=positions, of="positions", rows=worst_rows(rows), data=data)
+
+
+def _asked(deterministic: bool, why: str) -> str:
+    return (
+        f"{'equal bits are asked' if deterministic else 'equal bits are not asked, near ties are passed over'}: {why}"
+    )
 
 
 def _beyond_rounding(c: Compared, noise: RunNoise | None) -> Any:

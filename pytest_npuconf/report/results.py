@@ -32,7 +32,7 @@ def build(
         "schema_version": SCHEMA_VERSION,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "exit_status": exit_status,
-        "facts": dict(plan.facts),
+        "facts": plan.provenance,
         "models": {
             closing.model: {
                 "status": closing.status.value,

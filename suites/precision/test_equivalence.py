@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pytest_npuconf import measurements
-from pytest_npuconf.devices.base import is_deterministic
+from pytest_npuconf.devices.base import determinism_of
 
 
 @pytest.fixture
@@ -30,4 +30,5 @@ def test_cache(measured, npu_check):
 def test_repeat(npuconf_workbench, npu_card, npu_precision, npu_device, npu_check):
     """Bit-equal where the device is deterministic; elsewhere no further apart than rounding."""
     found = npuconf_workbench.equivalence(npu_card.name, npu_precision.candidate, "repeat")
-    npu_check(measurements.repeat_differences(found, deterministic=is_deterministic(npu_device)))
+    deterministic, why = determinism_of(npu_device)
+    npu_check(measurements.repeat_differences(found, deterministic=deterministic, why=why))

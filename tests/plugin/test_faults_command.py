@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from tests.plugin.conftest import card_text
@@ -71,6 +72,16 @@ def named(*names):
     return [word for name in names for word in ("--fault", name)]
 
 
+def until(process, words):
+    """Wait until the command has said so; the next run has begun then."""
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    time.sleep(0.5)
+
+
 def test_a_campaign_with_each_outcome(start):
     process = start(*named("t-head", "t-same", "t-quiet", "t-none", "t-die"), "--json", "m.json")
     out, err = process.communicate(timeout=600)
@@ -100,12 +111,7 @@ def test_a_campaign_with_each_outcome(start):
 def test_an_interrupted_campaign_goes_on(start):
     (start.folder / "wait").touch()
     process = start(*named("t-head", "t-wait", "t-same"))
-    said = ""
-    while "2 of 4" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    time.sleep(0.5)
+    until(process, "2 of 4")
     os.kill(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -119,6 +125,19 @@ def test_an_interrupted_campaign_goes_on(start):
     assert "1 of 2  t-wait, float32: caught" in err
     assert "t-head, float32" not in err
     assert "overall: 2 of 2 caught (100%), 1 benign and quiet" in out
+
+
+def test_a_killed_campaign_leaves_no_process(start):
+    """Nobody can clean up after SIGKILL: the workers themselves see that they are alone, in the middle of a run too."""
+    (start.folder / "wait").touch()
+    process = start(*named("t-wait"))
+    until(process, "1 of 2")
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert workers
+    process.kill()
+    process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
 
 
 @pytest.mark.parametrize(

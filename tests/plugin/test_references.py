@@ -20,6 +20,7 @@ import pytest
 
 from pytest_npuconf.cli import main
 from pytest_npuconf.errors import BaselineError
+from pytest_npuconf.fingerprint.readings import Fingerprint
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.references.baseline import read_baseline
@@ -166,6 +167,8 @@ def test_a_recording_holds_statistics_provenance_and_its_own_error(recorded):
         for key in ("device_description", "torch", "transformers", "python", "command", "time", "npuconf"):
             assert baseline.provenance[key], key
         assert "--npuconf-record" in baseline.provenance["command"]
+        fingerprint = Fingerprint.from_json(baseline.provenance["fingerprint"])
+        assert fingerprint.digest() == baseline.provenance["fingerprint_digest"]
         error = baseline.statistics["compact_error"]
         assert 0.5 < error["kl_share_kept"] < 1  # a lower bound, and 600 words do not fit
         assert error["rel_l2_sum_ratio"] == pytest.approx(1, abs=0.05)

@@ -22,6 +22,8 @@ ONCE_A_DTYPE = {
     *EQUIVALENCES,
     "hidden.states",
     "functional.samples",
+    "device.execution",
+    "device.special_values",
 }  # against float32
 
 

@@ -390,4 +390,5 @@ def test_which_device_is_deterministic(monkeypatch):
     assert not is_deterministic(Silent())
     for known in (False, True):
         monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda known=known: known)
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         assert is_deterministic(CudaDevice()) is known

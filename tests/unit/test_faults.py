@@ -19,6 +19,7 @@ from tests.benchmarks.fault_sizes import FLOOR, WAYS, Bench, kl, line, way_of, w
 
 FAULTS = [f for f in SHIPPED if not f.benign]
 ABSENT = {"norm-eps-1e-6", "window-ignored", "window-short"}  # of tiny-qwen3
+LOW_ONLY = {"weight-left-in-float32"}
 ABSENT_FROM_LLAMA = {"qk-norm-missing", "norm-eps-1e-5", "window-ignored", "window-short"}  # with an epsilon of 1e-5
 FLOAT32_ONLY = {"tf32", "hf32"}
 IDS = torch.tensor([[5, 9, 2, 7, 5, 9, 2, 7, 1, 3, 5, 9]])
@@ -118,7 +119,7 @@ def test_its_size_in_float32(bench, fault):
     ways = WAYS if fault.benign or fault.equivalent else tuple(dict.fromkeys(("plain", way_of(fault))))
     sizes = bench.measure(fault, ways)
     print(line(sizes, 26))
-    assert bool(sizes.says) == (fault.name in ABSENT), sizes.says
+    assert bool(sizes.says) == (fault.name in ABSENT | LOW_ONLY), sizes.says
     assert not wrong_with(sizes)
 
 
@@ -166,7 +167,7 @@ def test_another_model_of_the_process_stays_whole():
 def test_llama_has_them_too_or_says_why_not(fault):
     model = llama(rms_norm_eps=1e-5, tie_word_embeddings=True)
     if why := refusal(fault, model):
-        assert fault.name in ABSENT_FROM_LLAMA
+        assert fault.name in ABSENT_FROM_LLAMA | LOW_ONLY
         assert "LlamaForCausalLM" in why
         return
     assert logits(model).shape == (12, 64)
@@ -277,7 +278,7 @@ def test_the_real_model_takes_them_or_says_why_not():
     for fault in SHIPPED:
         model = copy.deepcopy(whole)
         if why := refusal(fault, model):
-            assert fault.name in ABSENT_FROM_LLAMA, why
+            assert fault.name in ABSENT_FROM_LLAMA | LOW_ONLY, why
             continue
         size = kl(healthy, logits(model, ids)).mean()
         print(f"{fault.name:<26} {size:.1e}")

@@ -175,6 +175,7 @@ def test_every_option_is_read(read, tmp_path):
 INI = {
     "model": ("a, b", {"models": ("a", "b")}),
     "device": ("cuda", {"device": "cuda"}),
+    "simulate": ("on\nnpuconf_device = npu", {"simulate": True, "device": "npu"}),
     "precision": ("float16", {"precisions": ("float16",)}),
     "engine": ("vllm", {"engine": "vllm"}),
     "reference": ("live", {"reference": "live"}),

@@ -91,7 +91,12 @@ def test_the_whole_file(tmp_path):
     assert data == {
         "schema_version": 1,
         "exit_status": 0,
-        "facts": {"device": "cpu", "engine": "transformers", "torch": "2.9.0"},
+        "facts": {
+            "device": "cpu",
+            "engine": "transformers",
+            "torch": "2.9.0",
+            "fingerprint": {"versions": {}, "device": {}, "settings_numeric": {}, "settings_speed": {}},
+        },
         "models": {
             "m": {
                 "status": "CONFORMANT",

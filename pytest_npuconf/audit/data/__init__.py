@@ -19,6 +19,7 @@ __all__ = [
     "Chip",
     "Chips",
     "Dataset",
+    "Driver",
     "Environment",
     "Option",
     "Product",
@@ -112,11 +113,21 @@ class Product:
 
 
 @dataclass(frozen=True)
+class Driver:
+    """The releases of the driver (Ascend HDK) that a release of CANN is documented to go with."""
+
+    cann: str
+    hdk: tuple[str, ...]
+    source: str
+
+
+@dataclass(frozen=True)
 class Chips:
     """The file chips.toml."""
 
     chips: tuple[Chip, ...]
     products: tuple[Product, ...]
+    drivers: tuple[Driver, ...] = ()
 
     def chips_in(self, text: str) -> tuple[Chip, ...]:
         """The parts that ``text`` names, each once, in the order of the file."""
@@ -194,6 +205,7 @@ def chips() -> Chips:
             )
             for entry in data["product"]
         ),
+        tuple(Driver(entry["cann"], tuple(entry["hdk"]), entry["source"]) for entry in data["driver"]),
     )
 
 

@@ -34,7 +34,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield from _pip_lines(context)
 
 
-def _candidates(ascend: Stated) -> tuple[Release, ...]:
+def candidates(ascend: Stated) -> tuple[Release, ...]:
     """The releases that the statement leaves open: one, or all from a minimum on."""
     known = version_data().vllm_ascend
     if ascend.least:
@@ -44,7 +44,7 @@ def _candidates(ascend: Stated) -> tuple[Release, ...]:
 
 
 def _against_release(context: Context, ascend: Stated, found: tuple[Stated, ...]) -> Iterator[Finding]:
-    releases = _candidates(ascend)
+    releases = candidates(ascend)
     if not releases:
         return
     agreed = []
@@ -52,7 +52,7 @@ def _against_release(context: Context, ascend: Stated, found: tuple[Stated, ...]
         stated = settled(found, name)
         if stated is None or (name == "torch_npu" and stated.version.major >= 5):
             continue  # 7.3.0 and 26.1.0 number the product, not the package
-        verdicts = [_package(each, name, stated) for each in releases]
+        verdicts = [judge_package(each, name, stated) for each in releases]
         if any(verdict is None for verdict in verdicts):
             agreed.append(f"{name} {stated.text}")
             continue
@@ -65,7 +65,7 @@ def _against_release(context: Context, ascend: Stated, found: tuple[Stated, ...]
         stated = settled(found, name)
         if stated is None:
             continue
-        problems = [_platform(each, name, stated) for each in releases]
+        problems = [judge_platform(each, name, stated) for each in releases]
         if all(problems):
             level, message = next(problem for problem in problems if problem)
             level = _softened(level, ascend, stated)
@@ -86,8 +86,8 @@ def _softened(level: Level, ascend: Stated, stated: Stated) -> Level:
     return Level.IMPLAUSIBLE if ascend.least and level is Level.CONTRADICTION else level
 
 
-def _package(wanted: Release, name: str, stated: Stated) -> tuple[Level, str] | None:
-    """What is wrong with the stated version of a package, or None."""
+def judge_package(wanted: Release, name: str, stated: Stated, has: str = "the card has") -> tuple[Level, str] | None:
+    """What is wrong with the stated version of a package, or None. ``has``: whose version it is, in words."""
     specifier = dict(wanted.requires).get(name, "")
     if not specifier or not _judgeable(specifier):
         return None
@@ -104,10 +104,10 @@ def _package(wanted: Release, name: str, stated: Stated) -> tuple[Level, str] | 
         if release(pinned) == release(stated.version):
             return None  # another build of the same version: 2.9.0.post1
         if release(pinned, 2) == release(stated.version, 2):
-            return Level.IMPLAUSIBLE, f"{asks}, the card has {stated.text}"
+            return Level.IMPLAUSIBLE, f"{asks}, {has} {stated.text}"
     if name == "transformers" and _close(specifier, stated.version):
-        return Level.IMPLAUSIBLE, f"{asks}, the card has {stated.text}"
-    return Level.CONTRADICTION, f"{asks}, the card has {stated.text}: not one environment"
+        return Level.IMPLAUSIBLE, f"{asks}, {has} {stated.text}"
+    return Level.CONTRADICTION, f"{asks}, {has} {stated.text}: not one environment"
 
 
 def _judgeable(specifier: str) -> bool:
@@ -121,8 +121,8 @@ def _close(specifier: str, version: Version) -> bool:
     return any(release(bound, 2) == release(version, 2) for bound in bounds)
 
 
-def _platform(wanted: Release, name: str, stated: Stated) -> tuple[Level, str] | None:
-    """vLLM, Python and CANN: what is wrong with the stated version, or None."""
+def judge_platform(wanted: Release, name: str, stated: Stated, has: str = "the card has") -> tuple[Level, str] | None:
+    """vLLM, Python and CANN: what is wrong with the stated version, or None. ``has``: whose version it is, in words."""
     head = f"vllm-ascend {wanted.version} is for"
     if name == "vllm":
         minors = {release(Version(each), 2) for each in wanted.vllm}
@@ -131,7 +131,7 @@ def _platform(wanted: Release, name: str, stated: Stated) -> tuple[Level, str] |
             return None
         far = all(minor[0] != mine[0] or abs(minor[1] - mine[1]) > 1 for minor in minors)
         level = Level.CONTRADICTION if far and not stated.least else Level.IMPLAUSIBLE
-        return level, f"{head} vLLM {' or '.join(wanted.vllm)}, the card has {stated.text}"
+        return level, f"{head} vLLM {' or '.join(wanted.vllm)}, {has} {stated.text}"
     if name == "python":
         allowed = SpecifierSet(wanted.python)
         version = Version(".".join(map(str, release(stated.version, 2))))
@@ -141,10 +141,10 @@ def _platform(wanted: Release, name: str, stated: Stated) -> tuple[Level, str] |
         level = (
             Level.CONTRADICTION if version < low else Level.IMPLAUSIBLE
         )  # pip refuses an older one; a newer may be built
-        return level, f"{head} Python {wanted.python}, the card has {stated.text}"
+        return level, f"{head} Python {wanted.python}, {has} {stated.text}"
     if stated.least or release(stated.version, 2) >= release(Version(wanted.cann), 2):
         return None
-    return Level.IMPLAUSIBLE, f"{head} CANN {wanted.cann}, the card has {stated.text}"
+    return Level.IMPLAUSIBLE, f"{head} CANN {wanted.cann}, {has} {stated.text}"
 
 
 def _torch_pair(context: Context, torch: Stated, torch_npu: Stated) -> Iterator[Finding]:

@@ -1,0 +1,1 @@
+"""``npuconf doctor``: the fingerprint of this host, and what in it would spoil a run."""
