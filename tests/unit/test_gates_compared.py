@@ -194,9 +194,8 @@ class TestPage:
             page.with_ours(data, {**matrix, "model": "other"})
 
 
-@pytest.mark.parametrize("model", ["tiny-qwen3", "smollm2-135m-instruct"])
-def test_the_page_names_each_fault_of_the_catalogue_once(model):
-    section = page.section_of(page.PAGE.read_text(encoding="utf-8"), model)
+def test_the_page_names_each_fault_of_the_catalogue_once():
+    section = page.section_of(page.PAGE.read_text(encoding="utf-8"), "tiny-qwen3")
     assert sorted(re.findall(r"^\| `([^`]+)`", section, re.M)) == sorted(fault.name for fault in SHIPPED)
     assert all(f"| {title}" in section for title in page.TOOLS.values())
 
