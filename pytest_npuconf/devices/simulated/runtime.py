@@ -191,6 +191,11 @@ class Runtime:
     def is_bf16_supported(self) -> bool:
         return True
 
+    def get_amp_supported_dtype(self) -> list[Any]:
+        """torch asks before any autocast, also one that is switched off, as rotary embeddings of transformers 4.57 do."""
+        torch = import_torch()
+        return [torch.float16, torch.bfloat16]
+
     def is_jit_compile_false(self) -> bool:
         return True
 
