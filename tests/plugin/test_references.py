@@ -362,10 +362,15 @@ def test_one_document_that_is_not_finite_does_not_shift_the_noise_of_the_others(
         from pytest_npuconf.faults.base import Fault
 
         def poison(model):
-            seen = []
+            seen, cached = [], [False]  # documents are passed without a cache, the ops that are watched with one
+            def asked(module, args, kwargs):
+                cached[0] = bool(kwargs.get("use_cache"))
             def hook(module, args, output):
+                if cached[0]:
+                    return output
                 seen.append(None)
                 return output * float("nan") if len(seen) == 2 else output
+            model.base_model.register_forward_pre_hook(asked, with_kwargs=True)
             model.get_input_embeddings().register_forward_hook(hook)
 
         def pytest_npuconf_faults(config):
