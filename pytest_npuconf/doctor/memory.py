@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pytest_npuconf.audit.counting import kv_bytes_per_token
 from pytest_npuconf.cards import Card
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.options import WEIGHTS_VARIABLE, Settings, environment_path
@@ -62,4 +63,4 @@ def kv_numbers(card: Card) -> int:
     if not all(isinstance(value, int) for value in values):
         return 0
     layers, heads, size, length = (int(value or 0) for value in values)
-    return 2 * layers * heads * size * length
+    return int(kv_bytes_per_token(layers, heads, size, 1)) * length

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pytest_npuconf.devices.simulated import switches
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.faults import anatomy
 from pytest_npuconf.faults.base import Injector
@@ -42,8 +43,6 @@ def hf32(model: Any) -> None:
     Raises:
         FaultError: the model is not float32: its products have no bits to lose.
     """
-    from pytest_npuconf.devices.simulated import switches
-
     npu, dtype = _simulated(model), anatomy.dtype_of(model)
     if dtype != "float32":
         raise FaultError(f"a model at {dtype} has no float32 products to truncate, so there is nothing to break")
@@ -53,8 +52,6 @@ def hf32(model: Any) -> None:
 
 def wrong_shape(model: Any) -> None:
     """Linear layers with the shape of the MLPs' last one leave out their last inputs."""
-    from pytest_npuconf.devices.simulated import switches
-
     npu, shape = _simulated(model), tuple(anatomy.middle_mlp(model).down_proj.weight.shape)
     if npu is not None:
         npu.switches.turn_on(switches.WRONG_SHAPE, model, shape)

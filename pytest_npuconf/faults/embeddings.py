@@ -7,7 +7,7 @@ from typing import Any
 
 from pytest_npuconf.faults import anatomy
 from pytest_npuconf.faults.base import Injector
-from pytest_npuconf.faults.patching import arguments_hook, is_whole_pass, look
+from pytest_npuconf.faults.patching import arguments_hook, is_whole_pass, look, running
 
 SHARD = 16  # parts of the vocabulary
 
@@ -47,22 +47,13 @@ def scaled_residual(factor: float) -> Injector:
     """The decoder multiplies what it hands from the last layer but one to the last by ``1 + factor``."""
 
     def inject(model: Any) -> None:
-        inside = [False]
-
-        def enter(*_: Any) -> None:
-            inside[0] = True
-
-        def leave(*_: Any) -> None:
-            inside[0] = False
+        inside = running(anatomy.decoder(model))
 
         def change(arguments: dict[str, Any]) -> None:
-            if inside[0]:
+            if inside():
                 states = arguments["hidden_states"]
                 arguments["hidden_states"] = (states.float() * (1 + factor)).to(states.dtype)
 
-        decoder = anatomy.decoder(model)
-        decoder.register_forward_pre_hook(enter)
-        decoder.register_forward_hook(leave, always_call=True)
         arguments_hook(anatomy.layers(model)[-1], change)
 
     return inject

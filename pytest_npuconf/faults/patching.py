@@ -68,6 +68,19 @@ def before_rotation(attention: Any, which: str, change: Callable[[Any], Any]) ->
     child = getattr(attention, f"{which}_norm", None) or getattr(attention, f"{which}_proj", None)
     if child is None:
         raise FaultError(f"{type(attention).__name__} has no {which}_proj, so there is nothing to break")
+    inside = running(attention)
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        if not inside():
+            return None
+        heads = output.view(*output.shape[:2], -1, anatomy.head_dim(attention))
+        return change(heads).reshape(output.shape)
+
+    child.register_forward_hook(hook)
+
+
+def running(module: Any) -> Callable[[], bool]:
+    """Whether ``module`` is being called, asked at any time: tells a part that runs within it from one that is called alone."""
     inside = [False]
 
     def enter(*_: Any) -> None:
@@ -76,15 +89,9 @@ def before_rotation(attention: Any, which: str, change: Callable[[Any], Any]) ->
     def leave(*_: Any) -> None:
         inside[0] = False
 
-    def hook(_module: Any, _args: Any, output: Any) -> Any:
-        if not inside[0]:
-            return None
-        heads = output.view(*output.shape[:2], -1, anatomy.head_dim(attention))
-        return change(heads).reshape(output.shape)
-
-    attention.register_forward_pre_hook(enter)
-    attention.register_forward_hook(leave, always_call=True)
-    child.register_forward_hook(hook)
+    module.register_forward_pre_hook(enter)
+    module.register_forward_hook(leave, always_call=True)
+    return lambda: inside[0]
 
 
 def arguments_hook(module: Any, change: Callable[[dict[str, Any]], None]) -> None:

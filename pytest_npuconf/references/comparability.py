@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.files import sha256_of
 from pytest_npuconf.metrics.compact import BEST, SAMPLE
+from pytest_npuconf.references.sealed import sha256_of_json
 from pytest_npuconf.weights.checkpoint import TOKENIZERS, Checkpoint, read_json
 
 # written by whoever saved the checkpoint, without a meaning for what it computes
@@ -32,7 +32,7 @@ def comparability(
     folder = checkpoint.folder
     return {
         "weights": {name: sha256_of(folder / name) for name in checkpoint.files},
-        "config": _hash({k: v for k, v in checkpoint.config.items() if k not in VOLATILE}),
+        "config": sha256_of_json({k: v for k, v in checkpoint.config.items() if k not in VOLATILE}),
         "tokenizer": {name: sha256_of(folder / name) for name in VOCABULARIES if (folder / name).is_file()},
         "chat_template": _chat_template(folder),
         "generation_config": _generation_config(folder),
@@ -72,10 +72,10 @@ def _chat_template(folder: Path) -> str:
     """Of the template's text: newer checkpoints keep it in a file of its own, older ones in tokenizer_config.json."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return _hash(_text(own))
+        return sha256_of_json(_text(own))
     settings = folder / "tokenizer_config.json"
     template = read_json(settings, _AGAIN).get("chat_template") if settings.is_file() else None
-    return _hash(template) if template is not None else "none"
+    return sha256_of_json(template) if template is not None else "none"
 
 
 def _text(path: Path) -> str:
@@ -90,11 +90,7 @@ def _generation_config(folder: Path) -> str:
     if not path.is_file():
         return "none"
     values = read_json(path, _AGAIN)
-    return _hash({k: v for k, v in values.items() if k not in VOLATILE})
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return sha256_of_json({k: v for k, v in values.items() if k not in VOLATILE})
 
 
 def _short(value: Any) -> str:

@@ -16,8 +16,12 @@ DIGEST = "digest"
 
 def digest(values: Mapping[str, Any]) -> str:
     """sha256 of the canonical JSON of ``values`` without its own digest."""
-    rest = {key: value for key, value in values.items() if key != DIGEST}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return sha256_of_json({key: value for key, value in values.items() if key != DIGEST})
+
+
+def sha256_of_json(value: Any) -> str:
+    """sha256 of the canonical JSON of a value: sorted keys, UTF-8."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pytest_npuconf.devices.npu import VISIBLE
 from pytest_npuconf.doctor.case import Case, Rule
 from pytest_npuconf.doctor.findings import Finding, Level
 from pytest_npuconf.fingerprint.cann import DEFAULTS, VARIABLES, set_env
 from pytest_npuconf.fingerprint.npu_smi import COMMAND
 
-VISIBLE = "ASCEND_RT_VISIBLE_DEVICES"
 VISIBLE_SOURCE = "https://www.hiascend.com/document/detail/zh/canncommercial/900/maintenref/envvar/envref_07_0028.html"
 
 

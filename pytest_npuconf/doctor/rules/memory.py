@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from pytest_npuconf.devices.base import Memory
+from pytest_npuconf.devices.npu import VISIBLE
 from pytest_npuconf.doctor.case import Case, Rule
 from pytest_npuconf.doctor.findings import Finding, Level
 from pytest_npuconf.doctor.memory import Needed
@@ -46,7 +47,7 @@ def _on_device(case: Case, needed: Needed) -> Iterator[Finding]:
 
 
 def _first_visible(case: Case) -> Chip | None:
-    first = case.host.environ.get("ASCEND_RT_VISIBLE_DEVICES", "0").split(",")[0]
+    first = case.host.environ.get(VISIBLE, "0").split(",")[0]
     return next((chip for chip in case.collected.smi.chips if str(chip.index) == first.strip()), None)
 
 

@@ -9,6 +9,7 @@ from packaging.version import Version
 
 from pytest_npuconf.audit.data import chips
 from pytest_npuconf.audit.data import environment as environment_data
+from pytest_npuconf.devices.npu import VISIBLE
 from pytest_npuconf.doctor.case import Case, Rule
 from pytest_npuconf.doctor.findings import Finding, Level
 from pytest_npuconf.fingerprint.determinism import CUBLAS, ON, deterministic, switched_on
@@ -107,9 +108,9 @@ def ignored(case: Case) -> Iterator[Finding]:
             if environ.get(name, value) != value:
                 what = f"{name}={environ[name]} has no effect: VLLM_BATCH_INVARIANT=1 sets it to {value}"
                 yield Finding(rule, Level.WARNING, what, f"environment; {BATCH_INVARIANT}", f"unset {name}")
-    if "CUDA_VISIBLE_DEVICES" in environ and "ASCEND_RT_VISIBLE_DEVICES" not in environ:
+    if "CUDA_VISIBLE_DEVICES" in environ and VISIBLE not in environ:
         what = f"CUDA_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES']} chooses no NPU"
-        mend = f"unset CUDA_VISIBLE_DEVICES; export ASCEND_RT_VISIBLE_DEVICES={environ['CUDA_VISIBLE_DEVICES'] or 0}"
+        mend = f"unset CUDA_VISIBLE_DEVICES; export {VISIBLE}={environ['CUDA_VISIBLE_DEVICES'] or 0}"
         yield Finding(rule, Level.WARNING, what, "environment CUDA_VISIBLE_DEVICES", mend)
 
 
