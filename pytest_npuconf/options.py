@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shlex
 from argparse import ArgumentError
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ PREFIXED_ONLY = "NPUCONF_PREFIXED_ONLY"
 WEIGHTS_VARIABLE = "NPUCONF_WEIGHTS"
 REFERENCES = ("auto", "stored", "live")
 CACHE_VARIABLE = "NPUCONF_CACHE"
+URL = re.compile(r"https?://(?:[^@/\s]+@)?(?:\[[\da-fA-F:.]+\]|[^:/?#@\[\]\s]+)(?::[1-9]\d{0,4})?(?:/[^?#\s]*)?")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -53,6 +56,30 @@ def parse_path(text: str) -> Path:
         return Path(parse_name(text)).expanduser().absolute()
     except RuntimeError as error:  # ~nobody
         raise ValueError(f"{text!r}: {error}") from error
+
+
+def parse_endpoint(text: str) -> tuple[tuple[str, str], ...]:
+    """``[MODE=]URL``, or a comma list of them, as modes and URLs; the mode is ``generate`` when none is named."""
+    return tuple(_endpoint(part) for part in parse_names(text))
+
+
+def _endpoint(text: str) -> tuple[str, str]:
+    head, equals, rest = text.partition("=")
+    mode, url = (head.strip(), rest.strip()) if equals and "/" not in head else ("generate", text)
+    if not mode or not URL.fullmatch(url):
+        raise ValueError(f"{text!r} is no URL: http://host:port, or mode=http://host:port")
+    return mode, url.rstrip("/").removesuffix("/v1")
+
+
+def parse_seconds(text: str) -> float:
+    """A finite number of seconds above 0."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{text!r} is no number of seconds above 0")
+    return seconds
 
 
 def parse_reference(text: str) -> str:
@@ -107,7 +134,12 @@ OPTIONS = (
     Option("simulate", parse_switch, "with --npu: the device is a simulated NPU on this host, and every output says SIMULATED"),
     Option("precision", parse_precisions, "judge at these precisions of the device (comma list of float32, float16, "
            "bfloat16, int8, int4); default: the card's", "NAMES", default=()),
-    Option("engine", parse_name, "how the model is run: transformers (default)", "NAME", default="transformers"),
+    Option("engine", parse_name, "how the model is run: transformers (default), server (vllm serve, started as the card says, "
+           "or at --npuconf-endpoint), vllm (its offline LLM)", "NAME", default="transformers"),
+    Option("endpoint", parse_endpoint, "judge the OpenAI-compatible server that answers there; MODE: of the card, default "
+           "generate (repeatable)", "[MODE=]URL", repeatable=True, default=()),
+    Option("timeout", parse_seconds, "how long a request to a server may take before it counts as lost; default 120", "SECONDS",
+           default=120.0),
     Option("reference", parse_reference, "where the reference comes from: stored, live (float32 on the CPU), or auto: stored "
            "where it is comparable, else live", "KIND", default="auto"),
     Option("record", parse_switch, "record the live reference of this run beside the card, or under --npuconf-baselines"),
@@ -132,6 +164,8 @@ class Settings:
     simulate: bool = False
     precisions: tuple[str, ...] = ()
     engine: str = "transformers"
+    endpoints: tuple[tuple[str, str], ...] = ()
+    timeout: float = 120.0
     reference: str = "auto"
     weights: Path | None = None
     weights_root: Path | None = None
@@ -156,11 +190,13 @@ class Settings:
         valued = {
             "--npuconf-precision": ",".join(self.precisions) or None,
             "--npuconf-engine": self.engine if self.engine != "transformers" else None,
+            "--npuconf-timeout": f"{self.timeout:g}" if self.timeout != 120.0 else None,
             "--npuconf-reference": self.reference if self.reference != "auto" else None,
             "--npuconf-weights": self.weights,
             "--npuconf-baselines": self.baselines,
             "--npuconf-fault": self.fault,
         }
+        words += [word for mode, url in self.endpoints for word in ("--npuconf-endpoint", f"{mode}={url}")]
         for flag, value in valued.items():
             words += [flag, str(value)] if value is not None else []
         switches = {
@@ -259,7 +295,9 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         device=device,
         simulate=bool(values["simulate"]),
         precisions=tuple(dict.fromkeys(values["precision"])),
-        engine=values["engine"],
+        engine=_engine(values, models),
+        endpoints=values["endpoint"],
+        timeout=values["timeout"],
         reference=values["reference"],
         weights=values["weights"],
         weights_root=environment_path(environ, WEIGHTS_VARIABLE),
@@ -272,6 +310,29 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         trust_remote_code=bool(values["trust-remote-code"]),
         cache=environment_path(environ, CACHE_VARIABLE) or parse_path("~/.cache/npuconf"),
     )
+
+
+def _engine(values: Mapping[str, Any], models: Sequence[str]) -> str:
+    """The engine; an endpoint can only be judged by engine server.
+
+    Raises:
+        SettingsError: an endpoint with another engine, of two models, or two of one mode.
+    """
+    endpoints, engine = values["endpoint"], str(values["engine"])
+    if not endpoints:
+        return engine
+    url = endpoints[0][1]
+    if engine != "server":
+        raise SettingsError(f"--npuconf-endpoint {url}: engine {engine} asks no server", mend="--npuconf-engine server")
+    if len(models) > 1:
+        raise SettingsError(
+            f"--npuconf-endpoint {url}: an endpoint serves one model, but {len(models)} are judged: {', '.join(models)}",
+            mend="one run for each model",
+        )
+    modes = [mode for mode, _ in endpoints]
+    if twice := [mode for mode in modes if modes.count(mode) > 1]:
+        raise SettingsError(f"--npuconf-endpoint: two for mode {twice[0]}", mend="name the mode: MODE=URL")
+    return engine
 
 
 def _storing(verb: str, values: Mapping[str, Any], environ: Mapping[str, str]) -> bool:

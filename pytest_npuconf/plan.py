@@ -17,11 +17,16 @@ from pytest_npuconf import thresholds
 from pytest_npuconf.calibration.choose import Calibrations, choose_calibrations
 from pytest_npuconf.cards import Card, find_card
 from pytest_npuconf.cards.loading import validate_names
-from pytest_npuconf.checks import CHECKS, Check, gate_for, known_names, required_ids
+from pytest_npuconf.check import Check
+from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.devices import Device, choose_device, import_torch
 from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document, documents_of, named_layers
+from pytest_npuconf.engines.architecture import check_head
 from pytest_npuconf.engines.base import EngineFactory
+from pytest_npuconf.engines.offline import OfflineFactory
+from pytest_npuconf.engines.served import ServingFactory
+from pytest_npuconf.engines.server_engine import ServerFactory
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT, YARDSTICK
 from pytest_npuconf.errors import EngineError, SettingsError, WeightsError
@@ -62,7 +67,7 @@ class Plan:
     precisions: dict[str, tuple[str, ...]]
     required: dict[str, tuple[str, ...]]
     device: Device
-    factory: EngineFactory
+    factory: EngineFactory | ServingFactory
     fault: Fault | None
     checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     documents: dict[str, tuple[Document, ...]] = field(default_factory=dict)
@@ -92,13 +97,18 @@ class Plan:
         )  # fmt: skip
 
     def asks(self, check: Check, model: str) -> bool:
-        """Whether a check is about something that the card states, and can be answered from this run's reference."""
-        return check.given(self.cards[model]) and check.asked(self.settings.reference)
+        """Whether a check is about something that the card states, and this run's engine, reference and endpoints can
+        answer it."""
+        attached = dict(self.settings.endpoints)
+        reached = not attached or (check.mode in attached if check.mode else check.needs != "several_modes")
+        answered = check.answered_by(self.factory.name) and check.asked(self.settings.reference)
+        return check.given(self.cards[model]) and answered and reached
 
     @property
     def not_asked(self) -> tuple[str, ...]:
         """Checks that decide elsewhere and that this run's kind of reference cannot answer."""
-        return tuple(name for name, check in CHECKS.items() if not check.asked(self.settings.reference))
+        mine = {name: check for name, check in CHECKS.items() if check.answered_by(self.factory.name)}
+        return tuple(name for name, check in mine.items() if not check.asked(self.settings.reference))
 
     def pairs(self, model: str) -> list[Precision]:
         """The precision pairs of one model."""
@@ -150,6 +160,8 @@ def make_plan(settings: Settings, extensions: Extensions) -> Plan:
                     mend=f"--npuconf-precision one of: {', '.join(SHORT)}",
                 )
     factory = _choose_engine(settings.engine, extensions.engines)
+    for card in found:
+        check_head(card, card.config, serves=isinstance(factory, ServingFactory))
     required = {
         card.name: tuple(required_ids(card, factory.name, precisions[card.name], settings.reference)) for card in found
     }
@@ -195,6 +207,7 @@ def equip(plan: Plan, announce: Callable[[str], None], shared: Shared | None = N
         checkpoint = shared.once(
             ("weights", card.name), functools.partial(find_weights, card, plan.settings, announce=announce)
         )
+        check_head(card, checkpoint.config, serves=isinstance(plan.factory, ServingFactory))
         checkpoints[card.name] = checkpoint
         documents[card.name] = shared.once(
             ("documents", card.name), functools.partial(read_documents, card, checkpoint, plan.settings)
@@ -272,11 +285,13 @@ def _check_exact(card: Card) -> None:
             )
 
 
-def _choose_engine(name: str, more: dict[str, EngineFactory]) -> EngineFactory:
-    offered: dict[str, EngineFactory] = {"transformers": TransformersFactory(), **more}
+def _choose_engine(name: str, more: dict[str, EngineFactory]) -> EngineFactory | ServingFactory:
+    shipped = {"transformers": TransformersFactory(), "server": ServerFactory(), "vllm": OfflineFactory()}
+    offered: dict[str, Any] = {**shipped, **more}
     if name not in offered:
         raise EngineError(f"no engine {name!r}", mend=f"--npuconf-engine one of: {', '.join(sorted(offered))}")
-    return offered[name]
+    chosen: EngineFactory | ServingFactory = offered[name]
+    return chosen
 
 
 def _check_writable(path: Path) -> None:

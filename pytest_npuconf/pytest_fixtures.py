@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from pytest_npuconf.comparison import Comparison
     from pytest_npuconf.devices import Device
     from pytest_npuconf.engines.base import Engine
+    from pytest_npuconf.engines.served import Served
     from pytest_npuconf.hidden_comparison import HiddenComparison
     from pytest_npuconf.module_comparison import ModuleComparison
     from pytest_npuconf.precisions import Precision
     from pytest_npuconf.references.live import LiveReference
     from pytest_npuconf.references.stored import StoredReference
     from pytest_npuconf.run_plugin import RunPlugin
+    from pytest_npuconf.serving.bench import First, ServingBench
     from pytest_npuconf.speed import SpeedRecorder
     from pytest_npuconf.workbench import Workbench
 
@@ -70,6 +72,40 @@ def npu_device(request: pytest.FixtureRequest) -> Device:
 def npu_engine(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Engine:
     """The model on the device under test: ``tokenize(text)``, ``forward(ids).logits(start, stop)``."""
     return npuconf_workbench.candidate(npu_card.name, npu_precision.candidate)
+
+
+@pytest.fixture(scope="session")
+def npuconf_serving(request: pytest.FixtureRequest, npuconf_workbench: Workbench) -> Iterator[ServingBench]:
+    """Owner of the served model; ended at the end of the session."""
+    from pytest_npuconf.serving.bench import ServingBench
+
+    run = run_plugin(request.config)
+    bench = ServingBench(npuconf_workbench, run.plan, run.progress)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def npuconf_served(
+    request: pytest.FixtureRequest, npuconf_serving: ServingBench, npu_card: Card, npu_precision: Precision
+) -> Served:
+    """The model, served in the mode that the test's check asks."""
+    return npuconf_serving.served(npu_card.name, npu_precision.candidate, mode_of(request.node))
+
+
+@pytest.fixture
+def npuconf_first(npuconf_serving: ServingBench, npuconf_served: Served, npu_card: Card) -> First:
+    """What the first request after the start asked and got."""
+    return npuconf_serving.first[npu_card.name, npuconf_served.dtype, npuconf_served.mode]
+
+
+def mode_of(item: pytest.Item) -> str:
+    """The server's mode of a test's check; generate for a test of somebody's own."""
+    from pytest_npuconf.checker import check_name
+    from pytest_npuconf.checks import CHECKS
+
+    name = check_name(item)
+    return CHECKS[name].mode if name in CHECKS else "generate"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, is_shipped, res
 from pytest_npuconf.conformance import Closing, Status, claims_line, close
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError
-from pytest_npuconf.faults.applies import check_applies
+from pytest_npuconf.faults.applies import check_applies, check_target
 from pytest_npuconf.faults.catalogue import CATALOGUE
 from pytest_npuconf.gates import Role
 from pytest_npuconf.options import Settings
@@ -69,7 +69,10 @@ def _check_fault_applies(plan: Plan) -> None:
     Raises:
         FaultError: the run's fault finds nothing to break in one of the models.
     """
-    if plan.fault is None or plan.factory.name != TransformersFactory.name:
+    if plan.fault is None:
+        return
+    check_target(plan.fault, plan.factory.name)
+    if plan.factory.name != TransformersFactory.name:
         return
     for model, checkpoint in plan.checkpoints.items():
         code = plan.settings.trust_remote_code
@@ -172,14 +175,18 @@ class RunPlugin:
         for i, item in zip(places, ordered, strict=True):
             items[i] = item
 
-    def _turn(self, item: pytest.Item) -> tuple[int, int]:
-        """Models in their order, within one the candidate's dtypes; checks without a dtype come last."""
+    def _turn(self, item: pytest.Item) -> tuple[int, int, int]:
+        """Models in their order, within one the candidate's dtypes, within one the server's modes; checks without a dtype
+        come last, and last of its dtype the check that starts every mode."""
         models, pair = list(self.plan.cards), parameter(item, "npu_precision")
         model = parameter(item, "npu_card")
         if model not in models:
-            return len(models), 0
+            return len(models), 0, 0
         dtypes = self.plan.precisions[model]
-        return models.index(model), dtypes.index(pair.candidate) if isinstance(pair, Precision) else len(dtypes)
+        modes = [mode.name for mode in self.plan.cards[model].serving.modes]
+        mode = CHECKS[str(check_name(item))].mode
+        turn = modes.index(mode) if mode in modes else len(modes)
+        return models.index(model), dtypes.index(pair.candidate) if isinstance(pair, Precision) else len(dtypes), turn
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         selected: Selection = {}

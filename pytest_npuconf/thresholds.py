@@ -136,6 +136,27 @@ WRONG_SAMPLES = Constant(
     "every sample that the card documents must come out as documented; greedy decoding has no luck in it",
     "pytest --model smollm2-135m-instruct -k samples (its samples hold at float32 and bfloat16)",
 )
+SERVED_DEVIATIONS = Constant(
+    0.0,
+    "a greedy answer goes on with the reference's best word or with one that rounding cannot tell from it (TIE_Z), whatever "
+    "was asked before, beside it, or at which length; a lost answer is none",
+    "pytest --model tiny-qwen3 --npuconf-engine server",
+)
+SERVED_WRONG = Constant(
+    0.0, "a route, a count, a stop or a stream that is not as the API says is wrong by any amount", "by definition"
+)
+SEED_DIFFERENCES = Constant(
+    0.25,
+    "the same seed gives the same words, but for a draw that falls within rounding; without a seed two texts of 24 words "
+    "agree next to never",
+    "pytest --model tiny-qwen3 --npuconf-engine server -k seed",
+)
+SAMPLING_P = Constant(
+    1e-6,
+    "the chance of draws at least as far from the reference's distribution as these: a healthy sampler fails one run in a "
+    "million, one that ignores the temperature or loses a word of the top-k lies below 1e-9 in nearly every run of these draws",
+    "python -m pytest tests/unit/test_serving_sampling.py",
+)
 PPL_SAME_FLOAT32 = Constant(
     0.01,
     "mem-agent's document: at most 1 % for FP32 against FP32; made two-sided, paired and with an interval",

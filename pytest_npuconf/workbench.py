@@ -7,7 +7,7 @@ import dataclasses
 from pytest_npuconf.comparison import Comparison, compare, noise_of_two_roundings
 from pytest_npuconf.devices.base import is_deterministic
 from pytest_npuconf.documents import Document, for_pair
-from pytest_npuconf.engines.base import Engine, Forward, Modules, Watched
+from pytest_npuconf.engines.base import Engine, EngineFactory, Forward, Modules, Watched
 from pytest_npuconf.engines.execution import Executed
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.equivalence_comparison import (
@@ -20,6 +20,7 @@ from pytest_npuconf.equivalence_comparison import (
     first_call,
 )
 from pytest_npuconf.errors import EngineError, FaultError
+from pytest_npuconf.faults.applies import check_target
 from pytest_npuconf.hidden_comparison import HiddenComparison, compare_hidden_states
 from pytest_npuconf.module_comparison import ModuleComparison, compare_modules
 from pytest_npuconf.plan import Plan
@@ -36,7 +37,7 @@ class Workbench:
     """Owns every loaded model of the process; another model or dtype releases the one before."""
 
     def __init__(self, plan: Plan, progress: Progress, shared: Shared) -> None:
-        self.plan, self._progress, self._shared = plan, progress, shared
+        self.plan, self._progress, self.shared = plan, progress, shared
         self._candidate: tuple[tuple[str, str], Engine] | None = None
         self._candidate_passes: dict[tuple[int, ...], Forward] = {}
         self._reference: tuple[str, LiveReference | StoredReference] | None = None
@@ -53,6 +54,11 @@ class Workbench:
         if self._candidate is None or self._candidate[0] != (model, dtype):
             self._release_candidate()
             self._progress.phase(f"loading {model}, {dtype} on {self.plan.device.name}")
+            if not isinstance(self.plan.factory, EngineFactory):
+                raise EngineError(
+                    f"engine {self.plan.factory.name} serves a model and gives no logits",
+                    mend="--npuconf-engine transformers",
+                )
             engine: Engine = self.plan.factory.load(
                 self.plan.checkpoints[model], self.plan.device, dtype, self.plan.settings
             )
@@ -72,7 +78,7 @@ class Workbench:
         if self._reference is None or self._reference[0] != model:
             self._release_reference()
             stored = self.plan.stored.get(model)
-            self._reference = (model, stored or self._shared.live(self.plan, model) or self._live(model))
+            self._reference = (model, stored or self.shared.live(self.plan, model) or self._live(model))
         return self._reference[1]
 
     def _live(self, model: str) -> LiveReference:
@@ -127,7 +133,7 @@ class Workbench:
                     f"engine {engine.name} has no modules that can be fed one by one",
                     mend="give it modules(), or name what decides under [required] in the card",
                 )
-            live = self._live_reference(model)
+            live = self.live_reference(model)
             noise = live.module_noise(pair.candidate, self.documents(model))
             self._progress.phase(f"{model}, {pair.spoken}: modules")
             self._modules[key] = compare_modules(
@@ -149,14 +155,14 @@ class Workbench:
             )
         return engine.executed(max((d.ids for d in self.documents(model)), key=len))
 
-    def _live_reference(self, model: str) -> LiveReference:
+    def live_reference(self, model: str) -> LiveReference:
         """The reference if it is live, else one beside the stored one."""
         source = self.reference(model)
         if isinstance(source, LiveReference):
             return source
         if self._beside is None or self._beside[0] != model:
             self._release_beside()
-            self._beside = (model, self._shared.live(self.plan, model) or self._live(model))
+            self._beside = (model, self.shared.live(self.plan, model) or self._live(model))
         return self._beside[1]
 
     def equivalence(self, model: str, dtype: str, kind: str) -> Equivalence:
@@ -215,7 +221,7 @@ class Workbench:
         self._release_reference()
 
     def _release_beside(self) -> None:
-        if self._beside is not None and self._beside[1] is not self._shared.live(self.plan, self._beside[0]):
+        if self._beside is not None and self._beside[1] is not self.shared.live(self.plan, self._beside[0]):
             self._beside[1].close()
         self._beside = None
 
@@ -230,7 +236,7 @@ class Workbench:
                 source, self.documents(model), self.plan.layers(model), self.plan.precisions[model], model=model,
                 engine=source.engine_name, comparability=self.plan.comparability(model), provenance=self.plan.provenance,
             )  # fmt: skip
-        if source is not self._shared.live(self.plan, model):
+        if source is not self.shared.live(self.plan, model):
             source.close()
         self._reference = None
 
@@ -244,6 +250,7 @@ class Workbench:
         fault = self.plan.fault
         if fault is None:
             return
+        check_target(fault, engine.name)
         model = getattr(engine, "model", None)
         if model is None:
             raise FaultError(f"fault {fault.name} breaks a transformers model; engine {engine.name} has none to break")

@@ -54,7 +54,9 @@ class Measured:
 
 def benign(more: Sequence[Fault]) -> list[Fault]:
     """The benign variants of the catalogue; ``more`` (from hooks) hides a shipped one of the same name."""
-    return [fault for fault in {f.name: f for f in [*SHIPPED, *more]}.values() if fault.benign]
+    return [
+        fault for fault in {f.name: f for f in [*SHIPPED, *more]}.values() if fault.benign and fault.target == "model"
+    ]
 
 
 def measure(plan: Plan, case: Case, shared: Shared, progress: Progress) -> dict[str, Judged]:

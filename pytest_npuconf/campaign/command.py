@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_npuconf.campaign.store import Store, Task
 from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError, nearest
+from pytest_npuconf.faults.applies import why_not
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path, parse_precisions
 
 if TYPE_CHECKING:
@@ -63,6 +64,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--leave-out", metavar="CHECK", action="append", default=[], help="a check that is not run (repeatable)"
     )
+    parser.add_argument(
+        "--expected-only", action="store_true",
+        help="a fault meets only the checks that should catch it: faster, and says nothing of the others",
+    )  # fmt: skip
     parser.add_argument("--weights", metavar="DIR", type=parse_path, help="as --npuconf-weights")
     parser.add_argument("--baselines", metavar="DIR", type=parse_path, help="as --npuconf-baselines")
     parser.add_argument("pytest", metavar="-- ARGUMENTS", nargs="*", default=[], help="for pytest")
@@ -78,7 +83,7 @@ def run(parsed: argparse.Namespace) -> int:
 
     try:
         _check(parsed)
-        arguments = Arguments(parsed.model, _for_pytest(parsed), tuple(parsed.leave_out))
+        arguments = Arguments(parsed.model, _for_pytest(parsed), tuple(parsed.leave_out), parsed.expected_only)
         with tempfile.TemporaryDirectory(prefix="npuconf-faults-") as logs, _heard():
             crew = Crew(arguments, parsed.precision, parsed.jobs, Path(logs))
             try:
@@ -128,6 +133,7 @@ class _Campaign:
         self.results = {(t.fault, t.precision): r for t in every if (r := store.get(t, identity[t.fault])) is not None}
         if self.results:
             _say(f"{len(self.results)} of {len(every)} runs are there already")
+        self.results |= _of_another_engine(chosen, told)
         left = [task for task in every if (task.fault, task.precision) not in self.results]
         progress = _Progress(chosen, len(left), self.parsed.jobs)
         for tasks in ([t for t in left if not t.fault], [t for t in left if t.fault]):
@@ -248,6 +254,30 @@ def _choose(faults: Sequence[dict[str, Any]], wanted: Sequence[str]) -> list[dic
     return sorted(chosen, key=lambda fault: bool(fault["benign"]))
 
 
+def _of_another_engine(faults: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> dict[tuple[str, str], Result]:
+    """Faults of a server are not run without one, nor those of a model where none is in the process, nor those of a mode
+    that is not served."""
+    reasons = {
+        fault["name"]: why_not(fault["target"], told["engine"]) or _no_check_of(fault, told["asked"])
+        for fault in faults
+    }
+    nothing = {"exit": None, "status": "inapplicable", "seconds": 0.0, "cpu_seconds": 0.0}
+    return {
+        (name, p): {"fault": name, "precision": p, "reason": reason, **nothing}
+        for name, reason in reasons.items()
+        for p in told["precisions"]
+        if reason
+    }
+
+
+def _no_check_of(fault: Mapping[str, Any], asked: Sequence[str]) -> str:
+    """Why no check of this run could catch a fault of a server; empty when one could."""
+    expected = [name.strip() for name in fault["expected"].split(",")]
+    if fault["target"] != "server" or fault["benign"] or set(expected) & set(asked):
+        return ""
+    return f"is of a mode that is not served here: nothing asks {', '.join(expected)}"
+
+
 def _require_usable(result: Result) -> None:
     """A clean model that is refused before it is judged will be refused every time."""
     if not result["fault"] and result["status"] == "error":
@@ -268,6 +298,7 @@ def _again(parsed: argparse.Namespace, *, resume: bool = True) -> str:
     for option in ("json", "folder", "weights", "baselines"):
         words += [f"--{option}", str(getattr(parsed, option))] if getattr(parsed, option) else []
     words += ["--jobs", str(parsed.jobs)] if parsed.jobs > 1 else []
+    words += ["--expected-only"] if parsed.expected_only else []
     words += ["--resume"] if resume else []
     more = [word for word in parsed.pytest if word != "--"]
     return shlex.join([*words, "--", *more] if more else words)

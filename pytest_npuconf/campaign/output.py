@@ -127,13 +127,14 @@ def _figure(found: Mapping[str, Any]) -> str:
 
 
 def _inapplicable(matrix: Matrix) -> list[str]:
-    lines = [
-        f"{e['name']}{'' if e['outcome'] == 'inapplicable' else f' at {p}'}: {run['reason']}"
-        for e in matrix["faults"]
-        for p, run in e["runs"].items()
-        if run["status"] == "inapplicable"
-    ]
-    return list(dict.fromkeys(lines))
+    """A line for each reason: a whole catalogue may be another engine's."""
+    names: dict[str, dict[str, None]] = {}
+    for e in matrix["faults"]:
+        for p, run in e["runs"].items():
+            if run["status"] == "inapplicable":
+                name = e["name"] if e["outcome"] == "inapplicable" else f"{e['name']} at {p}"
+                names.setdefault(run["reason"], {})[name] = None
+    return [f"{', '.join(found)}: {reason}" for reason, found in names.items()]
 
 
 def _errors(matrix: Matrix) -> list[str]:

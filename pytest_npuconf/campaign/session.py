@@ -34,11 +34,13 @@ ENDED = (int(pytest.ExitCode.OK), int(pytest.ExitCode.TESTS_FAILED))
 
 @dataclass(frozen=True)
 class Arguments:
-    """What every run of a campaign is given. ``more``: pytest's arguments behind ``--``; ``leave_out``: names of checks."""
+    """What every run of a campaign is given. ``more``: pytest's arguments behind ``--``; ``leave_out``: names of checks.
+    ``expected_only``: a fault meets the checks that should catch it and no others."""
 
     model: str
     more: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
+    expected_only: bool = False
 
     def of(self, precision: str, fault: str, results: Path) -> list[str]:
         """The command line of one run; the last words overrule somebody's addopts."""
@@ -54,8 +56,8 @@ class Plugin:
 
     __name__ = sharing.NAME
 
-    def __init__(self, shared: Shared, leave_out: Sequence[str] = ()) -> None:
-        self.shared, self._leave_out = shared, leave_out
+    def __init__(self, shared: Shared, leave_out: Sequence[str] = (), *, expected_only: bool = False) -> None:
+        self.shared, self._leave_out, self._expected_only = shared, leave_out, expected_only
         self.left_out: list[str] = []
         self.errors: dict[str, str] = {}
         self.inapplicable = ""
@@ -70,14 +72,18 @@ class Plugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        dropped = [item for item in items if self._out(check_name(item))]
+        run: Any = config.pluginmanager.get_plugin("npuconf-run")
+        fault = run.plan.fault if run is not None else None
+        only = fault.checks if self._expected_only and fault is not None and not fault.benign else ()
+        dropped = [item for item in items if self._out(check_name(item), only)]
         self.left_out = sorted({str(check_name(item)) for item in dropped})
         if dropped:
             config.hook.pytest_deselected(items=dropped)
             items[:] = [item for item in items if item not in dropped]
 
-    def _out(self, name: str | None) -> bool:
-        return name in CHECKS and (name in self._leave_out or not CHECKS[name].per_pair)
+    def _out(self, name: str | None, only: Sequence[str]) -> bool:
+        left = name in self._leave_out or (bool(only) and name not in only)
+        return name in CHECKS and (left or not CHECKS[name].per_pair)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -99,7 +105,8 @@ class Plugin:
 def run(arguments: Arguments, precision: str, fault: str, shared: Shared) -> dict[str, Any]:
     """One run, as JSON values: ``status`` is ``judged``, ``inapplicable`` (with ``reason``), or ``error`` (with ``kind``:
     usage, internal, incomplete; and ``text``)."""
-    plugin, start, cpu = Plugin(shared, arguments.leave_out), time.monotonic(), time.process_time()
+    plugin = Plugin(shared, arguments.leave_out, expected_only=arguments.expected_only)
+    start, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="npuconf-faults-") as folder:
         results, said = Path(folder) / "results.json", io.StringIO()
         status = _pytest(arguments.of(precision, fault, results), plugin, said)

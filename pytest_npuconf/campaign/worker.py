@@ -24,6 +24,7 @@ import pytest
 import pytest_npuconf
 from pytest_npuconf.campaign import session
 from pytest_npuconf.campaign.session import Arguments
+from pytest_npuconf.checks import CHECKS
 from pytest_npuconf.errors import NpuconfError
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.files import sha256_of
@@ -33,7 +34,8 @@ from pytest_npuconf.plan import Plan, equip, make_plan
 from pytest_npuconf.references.shared import SharedReferences
 
 HOOKS = ("pytest_npuconf_devices", "pytest_npuconf_engines", "pytest_npuconf_faults")
-TOLD = ("name", "description", "magnitude", "expected", "benign", "seen", "module", "precisions", "equivalent")
+TOLD = ("name", "description", "magnitude", "expected", "benign", "seen", "module", "precisions", "equivalent",
+        "target")  # fmt: skip
 
 
 def main(arguments: Arguments, precisions: tuple[str, ...], pipe: Connection, log: str) -> None:
@@ -69,7 +71,8 @@ def tell(arguments: Arguments, precisions: tuple[str, ...], shared: SharedRefere
     if teller.told is None:
         return {"error": teller.error or said.strip() or f"pytest ended with {status}"}
     return {**teller.told, "conditions": {**teller.told["conditions"], "arguments": list(arguments.more),
-                                          "left out": list(arguments.leave_out)}}  # fmt: skip
+                                          "left out": list(arguments.leave_out),
+                                          "expected only": arguments.expected_only}}  # fmt: skip
 
 
 class Teller:
@@ -101,6 +104,8 @@ class Teller:
         self.told = {
             "model": model,
             "precisions": list(plan.precisions[model]),
+            "engine": plan.factory.name,
+            "asked": [name for name, check in CHECKS.items() if plan.asks(check, model)],
             "labels": plan.labels(model),
             "facts": {key: value for key, value in plan.provenance.items() if key != "fault"},
             "faults": [told(fault) for fault in faults.values()],

@@ -22,6 +22,7 @@ from pytest_npuconf.cards.schema import (
     Waiver,
     WeightsSource,
 )
+from pytest_npuconf.cards.serving import read_rerank, read_serving
 from pytest_npuconf.cards.tables import read_documents, read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
@@ -125,6 +126,8 @@ def load_card(path: Path) -> Card:
         samples=read_samples(root),
         samples_decide=root.take("samples_decide", bool, True),
         documents=read_documents(root.table("audit"), path.parent),
+        serving=read_serving(root.table("serving"), path.parent),
+        rerank=read_rerank(root),
     )
     root.finish()
     return card

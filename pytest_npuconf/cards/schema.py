@@ -131,6 +131,51 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A mode that must not start: versions of the server below ``below`` (all of them when it is empty) end with a message
+    that holds ``says``."""
+
+    says: str
+    below: str = ""
+
+
+@dataclass(frozen=True)
+class ServingMode:
+    """One way to start the server. ``template``: a chat template's file, absolute once loaded."""
+
+    name: str
+    arguments: tuple[str, ...] = ()
+    template: Path | None = None
+    refused: Refusal | None = None
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How the model is served. ``arguments`` are given in every mode; ``boundaries``: lengths in tokens where something in
+    the server changes (a page of the KV cache, a chunk of the prefill); None for ``max_model_len``: the server's own."""
+
+    server: str = "vllm"
+    max_model_len: int | None = None
+    arguments: tuple[str, ...] = ()
+    boundaries: tuple[int, ...] = (128,)
+    modes: tuple[ServingMode, ...] = (ServingMode("generate"),)
+
+    def mode(self, name: str) -> ServingMode | None:
+        """The mode of this name, None when the card has no such mode."""
+        return next((mode for mode in self.modes if mode.name == name), None)
+
+
+@dataclass(frozen=True)
+class RerankExample:
+    """A query and its documents, best first, for the server's modes that rank."""
+
+    name: str
+    query: str
+    documents: tuple[str, ...]
+    modes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Card:
     """One model: identity, expected config, prompts, claims, gates, waivers."""
 
@@ -158,12 +203,25 @@ class Card:
     samples: tuple[Sample, ...] = ()
     samples_decide: bool = True
     documents: tuple[Path, ...] = ()
+    serving: Serving = Serving()
+    rerank: tuple[RerankExample, ...] = ()
 
     @property
     def criteria(self) -> tuple[GateOverride | Waiver | Claim, ...]:
         """What of the card a verdict rests on: its bounds, its waivers, and claims with a gate or a tolerance."""
         stated = (claim for claim in self.claims if claim.gate is not None or claim.tolerance is not None)
         return (*self.gates.values(), *self.waivers, *stated)
+
+    @property
+    def tools(self) -> bool:
+        """Whether the server that the card describes reads tool calls out of answers."""
+        generate = self.serving.mode("generate")
+        return "--tool-call-parser" in (*self.serving.arguments, *(generate.arguments if generate else ()))
+
+    @property
+    def several_modes(self) -> bool:
+        """Whether the card serves the model in more than one mode."""
+        return len(self.serving.modes) > 1
 
     @property
     def stand_in(self) -> bool:

@@ -110,6 +110,7 @@ class Modules(Protocol):
         """Feeds the modules of the loaded model by their transformers names."""
 
 
+@runtime_checkable
 class EngineFactory(Protocol):
     """Makes engines; registered by name through the hook ``pytest_npuconf_engines``."""
 

@@ -45,7 +45,7 @@ def generate(
     except Exception as error:  # a template is the checkpoint's own program, and may be missing
         raise EngineError(f"the chat template cannot be used: {type(error).__name__}: {error}") from error
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
-    ends = _ends(model, tokenizer)
+    ends = ends_of_turn(model, tokenizer)
     with _greedy(model, max_new_tokens, ends, tokenizer.pad_token_id) as settings:
         output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     new = output[0, ids.shape[1] :].tolist()
@@ -54,7 +54,7 @@ def generate(
     return THINK + text if prompt.rstrip().endswith(THINK) else text
 
 
-def _ends(model: Any, tokenizer: Any) -> list[int]:
+def ends_of_turn(model: Any, tokenizer: Any) -> list[int]:
     """Every token that ends a turn, by the tokenizer and by the checkpoint's own settings."""
     stated = [tokenizer.eos_token_id, model.generation_config.eos_token_id]
     ids = [i for one in stated for i in (one if isinstance(one, (list, tuple)) else [one]) if i is not None]

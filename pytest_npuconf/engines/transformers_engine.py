@@ -69,7 +69,7 @@ class TransformersEngine:
         """
         self.device, self.dtype = device, dtype
         self._checkpoint, self._trust_remote_code = checkpoint, trust_remote_code
-        self.model: Any = _load_model(checkpoint, device, dtype, trust_remote_code)
+        self.model: Any = load_model(checkpoint, device, dtype, trust_remote_code)
 
     @functools.cached_property
     def tokenizer(self) -> Any:
@@ -88,7 +88,7 @@ class TransformersEngine:
         decoder = decoder_of(self.model)
         tokens = torch.tensor([list(ids)], device=self.device.torch_device())
         states: dict[str, Float32] = {}
-        with torch.inference_mode(), _applied(variant, self.model), _listening(decoder, layers, states):
+        with torch.inference_mode(), applied(variant, self.model), _listening(decoder, layers, states):
             hidden = decoder(input_ids=tokens, use_cache=False).last_hidden_state
         return StreamedForward(self, hidden, variant, states)
 
@@ -113,7 +113,7 @@ class TransformersEngine:
         does after its decoder (scaling, soft-capping) is done."""
         torch = import_torch()
         tokens = torch.zeros((1, hidden.shape[1]), dtype=torch.long, device=hidden.device)
-        with torch.inference_mode(), _applied(variant, self.model), decoder_returning(self.model, hidden):
+        with torch.inference_mode(), applied(variant, self.model), decoder_returning(self.model, hidden):
             logits = self.model(input_ids=tokens, use_cache=False).logits
         array: Float32 = logits[0].float().cpu().numpy()
         return array
@@ -172,7 +172,8 @@ class StreamedForward:
         return self._engine.head(self._hidden[:, start:stop], self._variant)
 
 
-def _applied(variant: Variant | None, model: Any) -> AbstractContextManager[None]:
+def applied(variant: Variant | None, model: Any) -> AbstractContextManager[None]:
+    """The context of a variant, or of nothing."""
     return variant.applied(model) if variant is not None else contextlib.nullcontext()
 
 
@@ -214,7 +215,15 @@ def _listening(decoder: Any, layers: Sequence[str], found: dict[str, Float32]) -
             handle.remove()
 
 
-def _load_model(checkpoint: Checkpoint, device: Device, dtype: str, trust_remote_code: bool) -> Any:
+def load_model(
+    checkpoint: Checkpoint, device: Device, dtype: str, trust_remote_code: bool, auto: str = "AutoModelForCausalLM"
+) -> Any:
+    """A checkpoint's model on ``device`` at ``dtype``; ``auto`` is the class of transformers that picks its class.
+
+    Raises:
+        EngineError: transformers cannot load this checkpoint.
+        WeightsError: a weight of the architecture is missing from the files.
+    """
     torch = import_torch()
     import transformers
 
@@ -222,7 +231,7 @@ def _load_model(checkpoint: Checkpoint, device: Device, dtype: str, trust_remote
     folder = str(checkpoint.folder)
     with quiet_transformers():
         try:
-            model, info = transformers.AutoModelForCausalLM.from_pretrained(
+            model, info = getattr(transformers, auto).from_pretrained(
                 folder, dtype=getattr(torch, dtype), use_safetensors=True, output_loading_info=True, **options
             )
         except Exception as error:

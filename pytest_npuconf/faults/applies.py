@@ -1,4 +1,4 @@
-"""Whether a fault applies to a model at all, before anything is measured."""
+"""Whether a fault applies to a run at all, before anything is measured."""
 
 from __future__ import annotations
 
@@ -8,6 +8,25 @@ from pathlib import Path
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.faults.base import Fault
+
+SERVERS = ("server",)  # engines whose model answers over HTTP, so that a proxy can stand in front of it
+ELSEWHERE = (*SERVERS, "vllm")  # engines whose model is in another process
+MENDS = {"server": "--npuconf-engine server", "model": "--npuconf-engine transformers"}
+
+
+def why_not(target: str, engine: str) -> str:
+    """Why a fault of ``target`` (``model`` or ``server``) cannot be injected with this engine; empty when it can."""
+    if target == "server" and engine not in SERVERS:
+        return f"breaks a server; engine {engine} has none"
+    if target == "model" and engine in ELSEWHERE:
+        return f"breaks a transformers model; engine {engine} has none in this process"
+    return ""
+
+
+def check_target(fault: Fault, engine: str) -> None:
+    """Raises FaultError when the fault breaks what this engine does not have."""
+    if reason := why_not(fault.target, engine):
+        raise FaultError(f"fault {fault.name} {reason}", mend=MENDS[fault.target])
 
 
 def check_applies(

@@ -11,7 +11,7 @@ Injector = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Fault:
-    """A named defect of a loaded transformers model.
+    """A named defect of a loaded transformers model, or of a server.
 
     Attributes:
         name: what ``--npuconf-fault`` is given.
@@ -28,6 +28,8 @@ class Fault:
         scaled: the injector of another magnitude, for detection curves; zero magnitude is a healthy model.
         magnitudes: magnitudes for such a curve, smallest first.
         equivalent: why it may survive: the proof.
+        target: ``model`` or ``server``; for ``server``, ``inject`` is given the :class:`pytest_npuconf.faults.proxy.Proxy` in
+            front of it, before it takes requests, and ``module`` and ``precisions`` are empty.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Fault:
     scaled: Callable[[float], Injector] | None = None
     magnitudes: tuple[float, ...] = ()
     equivalent: str = ""
+    target: str = "model"
 
     @property
     def checks(self) -> tuple[str, ...]:

@@ -46,11 +46,19 @@ class LiveReference:
 
     def yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Forward]]:
         """Members of the yardstick at the candidate's dtype, by name."""
+        return dict(self.members(pair))
 
-        def member(variant: Variant) -> Callable[[Document], Forward]:
+    def members(self, pair: Precision) -> dict[str, Callable[[Document], StreamedForward]]:
+        """Passes of the yardstick's members over any document, by name."""
+
+        def member(variant: Variant) -> Callable[[Document], StreamedForward]:
             return lambda document: self._pass(pair.candidate, document, variant)
 
         return {variant.name: member(variant) for variant in YARDSTICK}
+
+    def plain(self, document: Document) -> StreamedForward:
+        """The float32 pass over any document."""
+        return self._pass("float32", document, None)
 
     def noise(self, pair: Precision) -> Noise | None:
         """None: it follows from the yardstick's members."""

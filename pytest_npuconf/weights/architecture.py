@@ -6,8 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 Shape = tuple[int, ...]
+# BertModel, Qwen3Model, XLMRobertaForMaskedLM, but not GPT2LMHeadModel
+_HEADLESS = re.compile(r"(?<!LMHead)Model$|ForMaskedLM$")
+
+
+def headless(config: Mapping[str, Any]) -> str:
+    """The architecture that a config.json names, where that has no head to generate with: transformers' bare models and
+    masked language models. Empty where it has one, where none is named, and where the checkpoint's own code brings one."""
+    named, own = config.get("architectures"), config.get("auto_map")
+    if not isinstance(named, list) or not named or (isinstance(own, Mapping) and "AutoModelForCausalLM" in own):
+        return ""
+    return str(named[0]) if all(isinstance(n, str) and _HEADLESS.search(n) for n in named) else ""
 
 
 @dataclass(frozen=True)

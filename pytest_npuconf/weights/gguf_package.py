@@ -69,7 +69,7 @@ def convert_package(card: Card, cache: Path, *, announce: Callable[[str], None])
         with FileLock(f"{target}.lock"):
             if not target.is_dir():
                 announce(f"converting {path.name} into {target} (once, about 15 s)")
-                _check_hash(path, card.weights)
+                check_hash(path, card.weights)
                 _convert(path, target)
     except OSError as error:
         raise WeightsError(
@@ -79,7 +79,12 @@ def convert_package(card: Card, cache: Path, *, announce: Callable[[str], None])
     return target
 
 
-def _check_hash(path: Path, source: WeightsSource) -> None:
+def check_hash(path: Path, source: WeightsSource) -> None:
+    """Refuse a package's file that is not the one the card means, where the card states a hash.
+
+    Raises:
+        WeightsError: naming both hashes.
+    """
     found = sha256_of(path)
     if source.sha256 and found != source.sha256:
         raise WeightsError(

@@ -10,7 +10,7 @@ from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.options import WEIGHTS_VARIABLE, Settings
 from pytest_npuconf.weights.checkpoint import CONFIG, Checkpoint, read_checkpoint
-from pytest_npuconf.weights.gguf_package import convert_package, package_file, package_state
+from pytest_npuconf.weights.gguf_package import check_hash, convert_package, package_file, package_state
 
 Announce = Callable[[str], None]
 
@@ -18,11 +18,12 @@ Announce = Callable[[str], None]
 def find_weights(
     card: Card, settings: Settings, *, announce: Announce = lambda _: None, environ: Mapping[str, str] = os.environ
 ) -> Checkpoint:
-    """The card's checkpoint: ``--npuconf-weights``, ``NPUCONF_WEIGHTS/<model>``, the card's path, the card's package
-    (converted once into the cache), the local ModelScope and Hugging Face caches, in this order.
+    """The card's checkpoint: ``--npuconf-weights``, ``NPUCONF_WEIGHTS/<model>``, the card's path, the local ModelScope and
+    Hugging Face caches, the card's package (a GGUF file is converted once into the cache), in this order.
 
     Raises:
-        WeightsError: nothing found (every place is named, with the command that gets the weights), or damaged files.
+        WeightsError: nothing found (every place is named, with the command that gets the weights), damaged files, or a
+            package's file that is not the card's.
     """
     mend = how_to_get(card)
     looked: list[str] = []
@@ -34,14 +35,26 @@ def find_weights(
             raise WeightsError(f"--npuconf-weights {folder} {state}: no checkpoint of {card.name}", mend=mend)
         looked.append(f"{origin}: {folder}")
     if card.weights.package:
-        if package_file(card.weights) is not None:
-            folder = convert_package(card, settings.cache, announce=announce)
-            return read_checkpoint(folder, f"package {card.weights.package}", f"rm -r {folder} and run again")
+        file = package_file(card.weights)
+        if file is not None:
+            return _of_package(card, file, settings.cache, announce)
         looked.append(f"Python package: {card.weights.package} ({package_state(card.weights)})")
     if not looked:
         looked.append("nowhere: the card names no source of weights")
     places = "\n".join(f"    {place}" for place in looked)
     raise WeightsError(f"no weights of {card.name}; looked in:\n{places}", mend=mend)
+
+
+def _of_package(card: Card, file: Path, cache: Path, announce: Announce) -> Checkpoint:
+    """A package's safetensors file lies in a checkpoint's folder, which is read where it is; a GGUF file is converted."""
+    origin = f"package {card.weights.package}"
+    if file.suffix == ".safetensors":
+        check_hash(file, card.weights)
+        return read_checkpoint(
+            file.parent, origin, how_to_get(card).replace("--no-deps", "--no-deps --force-reinstall")
+        )
+    folder = convert_package(card, cache, announce=announce)
+    return read_checkpoint(folder, origin, f"rm -r {folder} and run again")
 
 
 def how_to_get(card: Card) -> str:

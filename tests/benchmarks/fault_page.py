@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue import SHIPPED
+from pytest_npuconf.faults.catalogue_serving import SERVING
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"
@@ -32,6 +33,15 @@ the same text again after others against its own first time (repeat). What no fa
 is the order of summation; 1e-8 is the floor below which a fault must prove that it is equivalent.
 """
 
+SERVERS = """
+## Faults of a server
+
+They need `--npuconf-engine server`: a proxy on 127.0.0.1 stands between the checks and the server and changes requests, answers
+and events of streams. No server is touched, so one that runs already can be used. With another engine they are refused, and so is
+a fault of a model where the model is in another process. Routes: `/v1/completions`, `/v1/chat/completions`, `/v1/embeddings`,
+`/rerank`, `/score`. Faults that need token ids ask the server's own `/tokenize`.
+"""
+
 
 def page() -> str:
     """The whole page."""
@@ -52,6 +62,8 @@ def page() -> str:
         "\n## Benign variants\n",
         "Nothing may object to these. Attention over blocks of queries and attention in steps are members of the yardstick too.\n",
         *_variants([f for f in SHIPPED if f.benign], figures),
+        SERVERS,
+        *_of_servers(),
     ]
     return "\n".join(parts) + "\n"
 
@@ -74,6 +86,14 @@ def _table(faults: list[Fault], figures: dict[str, dict[str, str]]) -> list[str]
         )
     absent = [f"`{f.name}` ({figures[f.name]['says']})" for f in faults if "says" in figures.get(f.name, {})]
     return [*lines, f"\nNot of tiny-qwen3: {'; '.join(absent)}."] if absent else lines
+
+
+def _of_servers() -> list[str]:
+    lines = ["| fault | what | magnitude | expected |", "|---" * 4 + "|"]
+    for fault in SERVING:
+        checks = ", ".join(f"`{name}`" for name in fault.checks) or "nothing"
+        lines.append(f"| `{fault.name}` | {fault.description} | {fault.magnitude} | {checks} |")
+    return [*lines, "\nWhere they happened:\n", *(f"- `{f.name}`: {f.seen}." for f in SERVING if f.seen)]
 
 
 def _variants(variants: list[Fault], figures: dict[str, dict[str, str]]) -> list[str]:

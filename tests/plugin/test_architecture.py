@@ -71,6 +71,21 @@ def test_parameters_without_embedding_leave_out_embedding_and_head(tmp_path, kin
     assert statistics["parameters_without_embedding"] == parameters - outside * 256 * 64
 
 
+@pytest.mark.parametrize("kind", ["BertModel", "Qwen3Model", "RobertaForMaskedLM"])
+def test_a_model_without_a_head_to_generate_with_is_built_without_one(tmp_path, kind):
+    config = getattr(transformers, kind.replace("Model", "Config").replace("ForMaskedLM", "Config"))
+    options = {"head_dim": 16, "num_key_value_heads": 2} if kind == "Qwen3Model" else QUIET
+    model = getattr(transformers, kind)(config(**SMALL, intermediate_size=128, **options))
+    model.save_pretrained(tmp_path)
+    write_tokenizer(tmp_path)
+    weights, counts = judge(tmp_path)
+    assert (weights.value, weights.rows, counts.value, counts.rows) == (0, (), 0, ())
+    assert weights.data["architecture"] == kind
+    assert counts.data["statistics"]["parameters"] == sum(p.numel() for p in model.parameters())
+    rewrite(tmp_path, lambda tensors: tensors.pop(next(name for name in tensors if "layer" in name and "1." in name)))
+    assert [row.detail.split(",")[0] for row in judge(tmp_path)[0].rows] == ["missing"]
+
+
 def test_a_tied_head_that_is_stored_too_and_old_buffers_are_no_findings(tmp_path):
     save(tmp_path, "qwen3 tied")
 

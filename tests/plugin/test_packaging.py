@@ -41,6 +41,8 @@ def test_the_wheel_carries_what_a_run_needs_and_no_caches(wheel):
         "suites/audit/test_documents.py",
         "baselines/mem-agent/card.toml",
         "baselines/tiny-qwen3/README.md",
+        "fixtures/tiny-qwen3-reranker/model.safetensors",
+        "fixtures/tiny-qwen3-reranker/score_template.jinja",
         "baselines/smollm2-135m-instruct/README.md",
         "fixtures/documents/documents-en.toml",
         "fixtures/documents/documents-zh.toml",

