@@ -190,7 +190,7 @@ def test_prefixed_only_lives_beside_it(run, pytester, monkeypatch):
     ("arguments", "error"),
     [
         (("--npuconf-device", "tpu"), "no device 'tpu'"),
-        (("--npuconf-engine", "vllm"), "no engine 'vllm'"),
+        (("--npuconf-engine", "sglang"), "no engine 'sglang'"),
         (("--npuconf-fault", "skiped-layer"), "no fault 'skiped-layer'; did you mean 'skipped-layer'?"),
         (("--npuconf-precision", "int4"), "precision int4: the card tiny names no quantization scheme*"),
         (("--npuconf-precision", "fp8"), "--npuconf-precision: 'fp8' is not one of float32, *"),
