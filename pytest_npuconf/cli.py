@@ -12,7 +12,8 @@ from pytest_npuconf.audit.command import add_parser as add_audit
 from pytest_npuconf.campaign.command import add_parser as add_faults
 from pytest_npuconf.doctor.command import add_parser as add_doctor
 from pytest_npuconf.errors import AuditError, NpuconfError
-from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path
+from pytest_npuconf.option_values import parse_path
+from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import decimal
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -77,6 +78,13 @@ class Measurement:
     def unusable(cls, metric: str, reason: str) -> Measurement:
         """A measurement that could not be taken because the candidate's output is unusable; it fails every gate."""
         return cls(metric, math.nan, n=0, broken=reason)
+
+    @classmethod
+    def counted(cls, metric: str, rows: Sequence[Row], *, n: int, of: str, **data: Any) -> Measurement:
+        """How many of ``n`` are wrong: a row for each, the first of which are kept. ``data`` goes beside their number."""
+        return cls(
+            metric, float(len(rows)), n=n, of=of, rows=tuple(rows[:MAX_ROWS]), data={"rows_total": len(rows), **data}
+        )
 
     @property
     def worst(self) -> Row | None:

@@ -149,10 +149,10 @@ def _value(match: re.Match[str]) -> tuple[float, int]:
     raised = next((match[p + name] for p in ("", "only_") for name in names if match[p + name]), None)
     exponent = int((raised or match["exponent"] or "0").translate(_SUPERSCRIPT))
     digits = (match["digits"] or "1").replace(",", "").replace("_", "")
-    if len(digits) > 300:
+    decimals = len(digits.partition(".")[2]) - exponent
+    if len(digits) > 300 or abs(decimals) > 300:  # a double does not hold it, or not half a unit of its last digit
         return math.inf, 0
-    written = len(digits.partition(".")[2])
-    return float(f"{digits}e{exponent}"), written - exponent
+    return float(f"{digits}e{exponent}"), decimals
 
 
 def _unit(text: str, end: int, value: float) -> tuple[str, int]:

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from pytest_npuconf.campaign.store import Store, Task
 from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError, nearest
 from pytest_npuconf.faults.applies import why_not
-from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path, parse_path, parse_precisions
+from pytest_npuconf.option_values import parse_path, parse_precisions
+from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
 
 if TYPE_CHECKING:
     from pytest_npuconf.campaign.crew import Crew

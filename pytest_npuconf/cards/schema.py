@@ -125,6 +125,11 @@ class Sample:
     code_function: str = ""
 
     @property
+    def conversation(self) -> list[dict[str, str]]:
+        """The messages as chat templates and APIs take them."""
+        return [{"role": message.role, "content": message.content} for message in self.messages]
+
+    @property
     def expects(self) -> bool:
         """Whether anything is expected of the answer."""
         return bool(self.contains or self.contains_any or self.number is not None or self.code or self.code_function)

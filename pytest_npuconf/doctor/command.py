@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_npuconf.errors import NpuconfError, SettingsError
-from pytest_npuconf.options import parse_path, parse_precisions
+from pytest_npuconf.option_values import parse_path, parse_precisions
 
 if TYPE_CHECKING:
     from pytest_npuconf.doctor.case import Asked

@@ -24,12 +24,7 @@ def answers_of(engine: Engine, samples: Sequence[Sample]) -> dict[str, str]:
             f"engine {engine.name} cannot chat, so it cannot answer the card's samples",
             mend="give it chat(messages, max_new_tokens, thinking), or name what decides under [required] in the card",
         )
-    return {
-        sample.name: engine.chat(
-            [{"role": m.role, "content": m.content} for m in sample.messages], sample.max_new_tokens, sample.thinking
-        )
-        for sample in samples
-    }
+    return {sample.name: engine.chat(sample.conversation, sample.max_new_tokens, sample.thinking) for sample in samples}
 
 
 def generate(
@@ -38,12 +33,7 @@ def generate(
     """Greedy text of a transformers model after the chat template's prompt, up to the end of the turn; see
     :class:`pytest_npuconf.engines.base.Chat`."""
     torch = import_torch()
-    try:
-        prompt: str = tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-    except Exception as error:  # a template is the checkpoint's own program, and may be missing
-        raise EngineError(f"the chat template cannot be used: {type(error).__name__}: {error}") from error
+    prompt = chat_prompt(tokenizer, messages, thinking)
     ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
     ends = ends_of_turn(model, tokenizer)
     with _greedy(model, max_new_tokens, ends, tokenizer.pad_token_id) as settings:
@@ -52,6 +42,21 @@ def generate(
     end = next((i for i, token in enumerate(new) if token in ends), len(new))
     text: str = tokenizer.decode(new[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return THINK + text if prompt.rstrip().endswith(THINK) else text
+
+
+def chat_prompt(tokenizer: Any, messages: Sequence[Mapping[str, str]], thinking: bool) -> str:
+    """What the model's own chat template makes of a conversation, ready for the answer.
+
+    Raises:
+        EngineError: the template cannot be used.
+    """
+    try:
+        prompt: str = tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+        )
+    except Exception as error:  # a template is the checkpoint's own program, and may be missing
+        raise EngineError(f"the chat template cannot be used: {type(error).__name__}: {error}") from error
+    return prompt
 
 
 def ends_of_turn(model: Any, tokenizer: Any) -> list[int]:

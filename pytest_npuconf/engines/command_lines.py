@@ -132,6 +132,15 @@ def flag_of(word: str) -> str:
     return name.replace("_", "-") if name.startswith("--") else name
 
 
+def value_of(words: Sequence[str], *flags: str) -> str | None:
+    """What the words of a command line give to the first of these flags that stands there; None where none does, or it is
+    given nothing."""
+    for i, word in enumerate(words):
+        if is_flag(word) and flag_of(word) in flags:
+            return _value(word, words[i + 1 : i + 2])
+    return None
+
+
 def _value(word: str, after: Sequence[str]) -> str | None:
     """The value that is given to the option of ``word``: behind its ``=``, or the word after it where that is no option."""
     if "=" in word:

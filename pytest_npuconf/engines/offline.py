@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,12 @@ import numpy as np
 
 from pytest_npuconf.cards.schema import Card, ServingMode
 from pytest_npuconf.devices.base import Device
-from pytest_npuconf.engines.launchers import Launch, VllmLauncher
+from pytest_npuconf.engines.launchers import VllmLauncher
 from pytest_npuconf.engines.openai_client import Client
 from pytest_npuconf.engines.served import Answer, Ask
-from pytest_npuconf.engines.server_engine import HOST, arguments_of, check_httpx, log_file
-from pytest_npuconf.engines.server_process import ServerProcess, free_port
+from pytest_npuconf.engines.server_engine import check_httpx, start_process
+from pytest_npuconf.engines.server_process import ServerProcess
+from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.errors import EngineError
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
@@ -50,29 +50,18 @@ class OfflineFactory:
                 f"fault {fault.name} breaks a server; engine vllm has none", mend="--npuconf-engine server"
             )
         launcher = VllmLauncher()
-        port = free_port(HOST)
-        launch = Launch(
-            weights=checkpoint.folder, served_name=card.name, host=HOST, port=port, dtype=dtype, environment={},
-            max_model_len=card.serving.max_model_len, arguments=arguments_of(card, mode), device=device.name,
-            trust_remote_code=settings.trust_remote_code,
+        process, seconds = start_process(
+            launcher, lambda launch: [sys.executable, "-m", WORKER, *launcher.arguments(launch)], checkpoint, card, mode,
+            device, dtype, settings, progress, name=f"vLLM offline, {mode.name}",
         )  # fmt: skip
-        command = [sys.executable, "-m", WORKER, *launcher.arguments(launch)]
-        process = ServerProcess(
-            command, launcher.environment(launch), f"http://{HOST}:{port}", "/health",
-            log_file(settings, card, dtype, mode), name=f"vLLM offline, {mode.name}",
-        )  # fmt: skip
-        seconds = process.start(progress.step)
-        progress.phase(f"{card.name}, {dtype}, mode {mode.name}: ready after {seconds:.0f} s")
         try:
-            return OfflineServed(
-                process, Client(f"http://{HOST}:{port}", timeout=settings.timeout), mode.name, dtype, seconds
-            )
+            return OfflineServed(process, Client(process.url, timeout=settings.timeout), mode.name, dtype, seconds)
         except BaseException:
             process.close()
             raise
 
     def versions(self) -> dict[str, str]:
-        return {**{name: importlib.metadata.version(name) for name in ("torch", "transformers")}, **self._versions}
+        return {**TransformersFactory().versions(), **self._versions}
 
 
 class OfflineServed:

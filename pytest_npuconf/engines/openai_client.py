@@ -140,9 +140,10 @@ class Client:
         """The names that /v1/models serves. Raises ServerError, kind ``not-openai`` where it is another server."""
         return [str(model["id"]) for model in self._models()]
 
-    def max_model_len(self) -> int | None:
-        """The context length in tokens that /v1/models states (vLLM does; it is not in OpenAI's interface), or None."""
-        lengths = [model.get("max_model_len") for model in self._models()]
+    def max_model_len(self, name: str) -> int | None:
+        """The context length in tokens that /v1/models states of a model (vLLM does; it is not in OpenAI's interface), or
+        None."""
+        lengths = [model.get("max_model_len") for model in self._models() if model["id"] == name]
         return next((n for n in lengths if isinstance(n, int) and not isinstance(n, bool)), None)
 
     def close(self) -> None:

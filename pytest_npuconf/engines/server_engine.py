@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import numpy as np
 from pytest_npuconf.answers import THINK, THINK_END
 from pytest_npuconf.cards.schema import Card, ServingMode
 from pytest_npuconf.devices.base import Device
-from pytest_npuconf.engines.launchers import Launch, launcher_of
+from pytest_npuconf.engines.launchers import Launch, Launcher, launcher_of
 from pytest_npuconf.engines.openai_client import Client
 from pytest_npuconf.engines.served import Answer, Ask
 from pytest_npuconf.engines.server_process import ServerProcess, free_port
+from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.errors import EngineError, ServerError
-from pytest_npuconf.faults.proxy import Proxy
 from pytest_npuconf.metrics.arrays import Float32
 from pytest_npuconf.options import Settings
 from pytest_npuconf.progress import Progress
@@ -63,27 +63,47 @@ class ServerFactory:
                 longest=card.serving.max_model_len,
             )  # fmt: skip
         launcher = launcher_of(card.serving.server)
-        port = free_port(HOST)
-        launch = Launch(
-            weights=checkpoint.folder, served_name=card.name, host=HOST, port=port, dtype=dtype, environment={},
-            max_model_len=card.serving.max_model_len, arguments=arguments_of(card, mode), device=device.name,
-            trust_remote_code=settings.trust_remote_code,
+        process, seconds = start_process(
+            launcher, launcher.command, checkpoint, card, mode, device, dtype, settings, progress,
+            name=f"{card.serving.server}, {mode.name}",
         )  # fmt: skip
-        process = ServerProcess(
-            launcher.command(launch), launcher.environment(launch), f"http://{HOST}:{port}", launcher.ready_route,
-            log_file(settings, card, dtype, mode), name=f"{card.serving.server}, {mode.name}",
-        )  # fmt: skip
-        seconds = process.start(progress.step)
-        progress.phase(f"{card.name}, {dtype}, mode {mode.name}: ready after {seconds:.0f} s")
         try:
-            return HttpServed(f"http://{HOST}:{port}", card.name, mode.name, dtype, process, fault, seconds,
+            return HttpServed(process.url, card.name, mode.name, dtype, process, fault, seconds,
                               settings.timeout, longest=card.serving.max_model_len)  # fmt: skip
         except BaseException:
             process.close()
             raise
 
     def versions(self) -> dict[str, str]:
-        return {**{name: importlib.metadata.version(name) for name in ("torch", "transformers")}, **self._versions}
+        return {**TransformersFactory().versions(), **self._versions}
+
+
+def start_process(
+    launcher: Launcher, command: Callable[[Launch], list[str]], checkpoint: Checkpoint, card: Card, mode: ServingMode,
+    device: Device, dtype: str, settings: Settings, progress: Progress, *, name: str,
+) -> tuple[ServerProcess, float]:  # fmt: skip
+    """Start one mode of the card on a free port and wait until it answers; the process and the seconds that it took.
+
+    Args:
+        command: the words that start it, program first.
+        name: of the process, in messages.
+
+    Raises:
+        EngineError: it does not start; the last lines of its log are quoted.
+    """
+    port = free_port(HOST)
+    launch = Launch(
+        weights=checkpoint.folder, served_name=card.name, host=HOST, port=port, dtype=dtype, environment={},
+        max_model_len=card.serving.max_model_len, arguments=arguments_of(card, mode), device=device.name,
+        trust_remote_code=settings.trust_remote_code,
+    )  # fmt: skip
+    process = ServerProcess(
+        command(launch), launcher.environment(launch), f"http://{HOST}:{port}", launcher.ready_route,
+        log_file(settings, card, dtype, mode), name=name,
+    )  # fmt: skip
+    seconds = process.start(progress.step)
+    progress.phase(f"{card.name}, {dtype}, mode {mode.name}: ready after {seconds:.0f} s")
+    return process, seconds
 
 
 def arguments_of(card: Card, mode: ServingMode) -> tuple[str, ...]:
@@ -142,25 +162,18 @@ class HttpServed:
         start_seconds: float, timeout: float, *, longest: int | None = None,
     ) -> None:  # fmt: skip
         self.model, self.mode, self.dtype, self.start_seconds = model, mode, dtype, start_seconds
-        self.attached = process is None
         self._process = process
-        self._proxy: Proxy | None = None
-        if fault is not None:
-            self._proxy = Proxy(url)
-            url = self._proxy.url
-        self.url = url
-        self.client = Client(url, timeout=timeout)
+        self._proxy = None if fault is None else fault.in_front_of(url)
+        self.url = url if self._proxy is None else self._proxy.url
+        self.client = Client(self.url, timeout=timeout)
         try:
-            if self._proxy is not None:
-                fault.inject(self._proxy)
-                self._proxy.start()
             self.max_model_len = self._longest(longest)
         except BaseException:
             self._release()
             raise
 
     def _longest(self, stated: int | None) -> int:
-        found = self.client.max_model_len() or stated
+        found = self.client.max_model_len(self.model) or stated
         if found is None:
             raise EngineError(
                 f"{self.url} does not say how many tokens it takes (max_model_len in /v1/models)",

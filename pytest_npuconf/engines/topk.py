@@ -23,9 +23,9 @@ LEAST_TAIL = 1e-7  # float32 log-probabilities do not tell a smaller rest from n
 
 def log_softmax(logits: Any) -> Float64:
     """Rows of log-probabilities in nats, shape as ``logits``."""
-    wide = np.asarray(logits, dtype=np.float64)
-    peak = wide.max(axis=1, keepdims=True)
-    found: Float64 = wide - peak - np.log(np.exp(wide - peak).sum(axis=1, keepdims=True))
+    from scipy import special
+
+    found: Float64 = special.log_softmax(np.asarray(logits, dtype=np.float64), axis=1)
     return found
 
 

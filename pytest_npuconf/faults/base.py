@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pytest_npuconf.faults.proxy import Proxy
 
 Injector = Callable[[Any], None]
 
@@ -50,3 +53,19 @@ class Fault:
     def checks(self) -> tuple[str, ...]:
         """Names of the checks that should catch it."""
         return () if self.expected == "nothing" else tuple(name.strip() for name in self.expected.split(","))
+
+    def in_front_of(self, url: str) -> Proxy:
+        """A running proxy that breaks the server at ``url`` so; the caller closes it.
+
+        Raises:
+            FaultError: there is nothing to break.
+        """
+        from pytest_npuconf.faults.proxy import Proxy
+
+        proxy = Proxy(url)
+        try:
+            self.inject(proxy)
+            return proxy.start()
+        except BaseException:
+            proxy.close()
+            raise

@@ -37,7 +37,4 @@ def wrong_special_values(found: Sequence[Special]) -> Measurement:
         for s in found
         if not s.right
     ]
-    return Measurement(
-        "special_values.wrong", float(len(rows)), n=len(found), of="operations", rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(rows)},
-    )  # fmt: skip
+    return Measurement.counted("special_values.wrong", rows, n=len(found), of="operations")

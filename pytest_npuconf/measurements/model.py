@@ -18,10 +18,7 @@ def misplaced(parameters: dict[str, tuple[str, str]], dtype: str, device: str) -
     """
     wrong = [(name, found) for name, found in parameters.items() if found != (dtype, device)]
     rows = [Row(name, 1.0, f"{found[0]} on {found[1]}, asked for {dtype} on {device}") for name, found in wrong]
-    return Measurement(
-        "parameters.misplaced", float(len(wrong)), n=len(parameters), of="parameters", rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(wrong)},
-    )  # fmt: skip
+    return Measurement.counted("parameters.misplaced", rows, n=len(parameters), of="parameters")
 
 
 def config_differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> Measurement:
@@ -34,7 +31,7 @@ def generation_differences(expected: Mapping[str, Any], found: Mapping[str, Any]
     if found is not None:
         return _differences("generation_config.differences", expected, found)
     row = Row(GENERATION, 1.0, f"the checkpoint has none, the card states {', '.join(expected)}")
-    return _counted("generation_config.differences", [row], n=len(expected), of="values")
+    return Measurement.counted("generation_config.differences", [row], n=len(expected), of="values")
 
 
 def parameter_counts(
@@ -64,7 +61,7 @@ def parameter_counts(
         "card": stated,
         "statistics": {"parameters": in_files, "parameters_without_embedding": without_embedding},
     }
-    return _counted(metric, rows, n=1 + len(others), of="counts", data=data)
+    return Measurement.counted(metric, rows, n=1 + len(others), of="counts", **data)
 
 
 def weight_differences(
@@ -100,7 +97,7 @@ def weight_differences(
         "passed_over": passed_over[:MAX_ROWS],
         "passed_over_total": len(passed_over),
     }
-    return _counted(metric, rows, n=len(architecture.shapes), of="tensors", data=data)
+    return Measurement.counted(metric, rows, n=len(architecture.shapes), of="tensors", **data)
 
 
 def weight_size(files: Mapping[str, int], tensors: Iterable[StoredTensor], origin: str) -> Measurement:
@@ -126,7 +123,7 @@ def missing_files(documented: Sequence[str], there: Iterable[str]) -> Measuremen
     """Files that the card names and the checkpoint's folder does not hold."""
     found = set(there)
     rows = [Row(name, 1.0, "not in the checkpoint's folder") for name in documented if name not in found]
-    return _counted("files.missing", rows, n=len(documented), of="files")
+    return Measurement.counted("files.missing", rows, n=len(documented), of="files")
 
 
 def _differences(metric: str, expected: Mapping[str, Any], found: Mapping[str, Any]) -> Measurement:
@@ -135,18 +132,7 @@ def _differences(metric: str, expected: Mapping[str, Any], found: Mapping[str, A
         for key, want in expected.items()
         if not _same(want, found.get(key))
     ]
-    return _counted(metric, rows, n=len(expected), of="values")
-
-
-def _counted(metric: str, rows: list[Row], *, n: int, of: str, data: dict[str, Any] | None = None) -> Measurement:
-    return Measurement(
-        metric,
-        float(len(rows)),
-        n=n,
-        of=of,
-        rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(rows), **(data or {})},
-    )
+    return Measurement.counted(metric, rows, n=len(expected), of="values")
 
 
 def _shapes(tensors: Mapping[str, StoredTensor]) -> dict[str, Shape]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from pytest_npuconf.answers import code_block, final_answer, functions_of, last_number, normal_form, parse_code
 from pytest_npuconf.cards.schema import Sample
-from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+from pytest_npuconf.gates import Measurement, Row
 
 SHOWN = 200  # characters of an answer in a row
 
@@ -28,10 +28,9 @@ def samples(documented: Sequence[Sample], answers: Mapping[str, str]) -> Measure
             shown = text if shown is None else shown
             rows.append(Row(sample.name, 1.0, f"answer {shown[:SHOWN]!r}; {'; '.join(unmet)}"))
     correct = (len(documented) - len(rows)) / len(documented)
-    return Measurement(
-        "samples.wrong", float(len(rows)), n=len(documented), of="samples", rows=tuple(rows[:MAX_ROWS]),
-        data={"rows_total": len(rows), "answers": kept, "statistics": {"correct": correct}},
-    )  # fmt: skip
+    return Measurement.counted(
+        "samples.wrong", rows, n=len(documented), of="samples", answers=kept, statistics={"correct": correct}
+    )
 
 
 def judge_sample(sample: Sample, text: str) -> list[str]:

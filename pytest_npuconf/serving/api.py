@@ -11,7 +11,7 @@ from pytest_npuconf.documents import Document
 from pytest_npuconf.engines.served import Answer, Ask, Served
 from pytest_npuconf.engines.server_engine import HttpServed, text_of_message
 from pytest_npuconf.errors import EngineError, ServerError
-from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+from pytest_npuconf.gates import Measurement, Row
 
 # Texts whose letters take several tokens each: a server that decodes token by token breaks them in a stream.
 FORCED = ("天空是蓝色的,海也是。", "你好😀 👩‍🚀🚀 done", "naïve — ½ × ∑", "plain text")
@@ -69,12 +69,6 @@ def misshapen(error: Exception) -> str:
     return f"not-openai: {type(error).__name__}: {error}"
 
 
-def _counted(metric: str, rows: Sequence[Row], n: int, of: str, **data: Any) -> Measurement:
-    return Measurement(
-        metric, float(len(rows)), n=n, of=of, rows=tuple(rows[:MAX_ROWS]), data={"rows_total": len(rows), **data}
-    )
-
-
 def routes(served: Served) -> Measurement:
     """Routes that answer with another status than this mode's."""
     over = http(served)
@@ -92,7 +86,7 @@ def routes(served: Served) -> Measurement:
         for route, status in found.items()
         if status not in right[route]
     ]
-    return _counted("routes.wrong", rows, len(found), "routes", statuses=found)
+    return Measurement.counted("routes.wrong", rows, n=len(found), of="routes", statuses=found)
 
 
 def stops(
@@ -122,14 +116,14 @@ def stops(
         rows.append(Row(f"stop string {stop!r}", len(cut.text), f"text {cut.text[-40:]!r}, finish_reason {cut.finish!r}; "
                         f"expected it to end with {expected[-40:]!r}"))  # fmt: skip
     rows += _ends_of_turns(served, samples, ends)
-    return _counted("stops.wrong", rows, 2 + len(samples), "endings")
+    return Measurement.counted("stops.wrong", rows, n=2 + len(samples), of="endings")
 
 
 def _ends_of_turns(served: Served, samples: Sequence[Sample], ends: Collection[int]) -> list[Row]:
     """Samples whose greedy answer goes on after the end of its turn, or stops without one."""
     rows = []
     for sample in samples:
-        answer = served.chat(messages_of(sample), sample.max_new_tokens, sample.thinking)
+        answer = served.chat(sample.conversation, sample.max_new_tokens, sample.thinking)
         if why := answer.error or _ends_wrongly(answer, sample.max_new_tokens, ends):
             rows.append(Row(f"end of the turn, {sample.name}", 1.0, f"{why}; text ends with {answer.text[-40:]!r}"))
     return rows
@@ -146,33 +140,28 @@ def _ends_wrongly(answer: Answer, most: int, ends: Collection[int]) -> str:
     return ""
 
 
-def messages_of(sample: Sample) -> list[dict[str, str]]:
-    """The sample's conversation as the API takes it."""
-    return [{"role": m.role, "content": m.content} for m in sample.messages]
-
-
 def streams(served: Served, samples: Sequence[Sample]) -> Measurement:
     """Streamed answers that are not the unstreamed ones, letter by letter: the card's samples, and texts that the server is
     made to say (structured output with one choice), so that every letter is known."""
     over, rows = http(served), []
-    bodies = [(s.name, over.chat_body(messages_of(s), s.max_new_tokens, s.thinking)) for s in samples]
-    forced = over.chat_body(
-        [{"role": "user", "content": "Say it."}], 128, thinking=False
-    )  # a thought is not bound to a choice
-    bodies += [(f"forced {t!r}", {**forced, "structured_outputs": {"choice": [t]}}) for t in FORCED]
-    for name, body in bodies:
+    asked: list[tuple[str, dict[str, Any], str | None]] = [
+        (s.name, over.chat_body(s.conversation, s.max_new_tokens, s.thinking), None) for s in samples
+    ]
+    # without a thought, which is not bound to a choice
+    forced = over.chat_body([{"role": "user", "content": "Say it."}], 128, thinking=False)
+    asked += [(f"forced {t!r}", {**forced, "structured_outputs": {"choice": [t]}}, t) for t in FORCED]
+    for name, body, expected in asked:
         try:
             whole = over.client.post("/v1/chat/completions", body)
             events = over.client.stream(
                 "/v1/chat/completions", {**body, "stream": True, "stream_options": {"include_usage": True}}
             )
-            expected = json.loads(json.dumps(body)).get("structured_outputs", {}).get("choice", [None])[0]
             why = _stream_differs(whole, events, expected)
         except SHAPE as error:
             why = misshapen(error)
         if why:
             rows.append(Row(name, 1.0, why))
-    return _counted("streams.differing", rows, len(bodies), "answers")
+    return Measurement.counted("streams.differing", rows, n=len(asked), of="answers")
 
 
 def _stream_differs(whole: Mapping[str, Any], events: Sequence[Mapping[str, Any]], expected: str | None) -> str:
@@ -218,9 +207,9 @@ def usage(
     for ask, answer in zip(asks, served.complete(asks), strict=True):
         rows += _miscounted(f"{len(ask.ids)} tokens", answer, len(ask.ids), ask.max_tokens)
     for name, (sample, ids) in chats.items():
-        answer = served.chat(messages_of(sample), sample.max_new_tokens, sample.thinking)
+        answer = served.chat(sample.conversation, sample.max_new_tokens, sample.thinking)
         rows += _miscounted(f"chat {name}", answer, len(ids), len(answer.ids) or None)
-    return _counted("usage.wrong", rows, len(asks) + len(chats), "answers")
+    return Measurement.counted("usage.wrong", rows, n=len(asks) + len(chats), of="answers")
 
 
 def _miscounted(name: str, answer: Answer, prompt: int, completion: int | None) -> list[Row]:
@@ -270,7 +259,7 @@ def tools(served: Served, blank: Sequence[int]) -> Measurement:
         plain, streamed = (told[name][0]["arguments"] for name in asked)
         if json.loads(plain) != json.loads(streamed):
             rows.append(Row("streamed", 1.0, f"{streamed}, unstreamed {plain}"))
-    return _counted("tools.wrong", rows, 2, "calls", calls=told.get("plain", []))
+    return Measurement.counted("tools.wrong", rows, n=2, of="calls", calls=told.get("plain", []))
 
 
 def _whole_calls(found: Mapping[str, Any]) -> list[dict[str, str]]:

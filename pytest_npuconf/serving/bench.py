@@ -102,9 +102,7 @@ class ServingBench:
                     mend=f"{mend} [prompts]",
                 )
         if served.mode in ("embed", "score"):
-            tokenizer = load_tokenizer(
-                self.plan.checkpoints[model], trust_remote_code=self.plan.settings.trust_remote_code
-            )
+            tokenizer = self.tokenizer(model)
             count, text = max((len(tokenize(tokenizer, text)), text) for text in self.texts(model))
             if count > served.max_model_len:
                 raise EngineError(
@@ -146,7 +144,10 @@ class ServingBench:
 
     def tokenizer(self, model: str) -> Any:
         """transformers' own tokenizer of a model, with its chat template."""
-        return self.reference(model).engine("float32").tokenizer
+        checkpoint, code = self.plan.checkpoints[model], self.plan.settings.trust_remote_code
+        return self._workbench.shared.once(
+            ("tokenizer", model), lambda: load_tokenizer(checkpoint, trust_remote_code=code)
+        )
 
     def ends(self, model: str) -> list[int]:
         """Token ids that end a turn, by the tokenizer and by the checkpoint's generation_config.json."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pytest_npuconf.audit.counting import GIB
 from pytest_npuconf.engines.capacity import (
     BLOCK,
     Expected,
@@ -14,12 +15,12 @@ from pytest_npuconf.engines.capacity import (
     read_cache_metrics,
     read_capacity,
 )
+from pytest_npuconf.engines.command_lines import value_of
 from pytest_npuconf.engines.served import Served
 from pytest_npuconf.engines.server_engine import HttpServed
 from pytest_npuconf.errors import ServerError
 from pytest_npuconf.gates import Measurement, Row
 
-GIB = 1 << 30
 PRINTED = 0.005 * GIB  # bytes: the log prints GiB with two digits
 SMALL = 0.006  # of a concurrency that is printed with two digits
 
@@ -34,15 +35,6 @@ def reported_by(served: Served) -> Reported:
             if error.status not in (404, 405):  # another server than vLLM has no such route
                 raise
     return found
-
-
-def value_of(arguments: Sequence[str], *flags: str) -> str | None:
-    """What a card's words give to a flag, ``--flag value`` or ``--flag=value``; None where it is not given."""
-    for i, word in enumerate(arguments):
-        name, equals, value = word.partition("=")
-        if name in flags:
-            return value if equals else next(iter(arguments[i + 1 : i + 2]), None)
-    return None
 
 
 def capacity(served: Served, config: Mapping[str, Any], parameters: int, arguments: Sequence[str] = ()) -> Measurement:
@@ -62,8 +54,8 @@ def capacity(served: Served, config: Mapping[str, Any], parameters: int, argumen
             "capacity.differing", "the engine says neither in its log nor in /metrics what it holds"
         )
     # a measured memory may be printed as a whole number too
-    set_ = "Explicitly set (" in served.log_text() and memory % GIB == 0
-    exact = said.kv_bytes is not None or set_
+    exact = said.kv_bytes is not None or ("Explicitly set (" in served.log_text() and memory % GIB == 0)
+    unsure = 0.0 if exact else PRINTED
 
     def of(bytes_: float) -> Expected:
         return expected_capacity(
@@ -77,9 +69,7 @@ def capacity(served: Served, config: Mapping[str, Any], parameters: int, argumen
             parameters=parameters,
         )
 
-    low, mid, high = (
-        (of(memory), of(memory), of(memory)) if exact else (of(memory - PRINTED), of(memory), of(memory + PRINTED))
-    )
+    low, mid, high = of(memory - unsure), of(memory), of(memory + unsure)
     rows = []
     # vLLM keeps one block back and reports it or not; 0.32 reports whole requests instead of whole blocks
     ends = (
@@ -98,5 +88,4 @@ def capacity(served: Served, config: Mapping[str, Any], parameters: int, argumen
                 f"the configuration implies {mid.concurrency:.2f}",
             )
         )
-    data |= {"expected": dataclasses.asdict(mid), "rows_total": len(rows)}
-    return Measurement("capacity.differing", float(len(rows)), n=2, of="figures", rows=tuple(rows), data=data)
+    return Measurement.counted("capacity.differing", rows, n=2, of="figures", expected=dataclasses.asdict(mid), **data)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pytest_npuconf.cards.schema import Sample
-from pytest_npuconf.engines.served import Answer, Ask, Served
-from pytest_npuconf.errors import EngineError
-from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+from pytest_npuconf.engines.chat import chat_prompt
+from pytest_npuconf.engines.served import Answer, Served
+from pytest_npuconf.gates import Measurement, Row
 from pytest_npuconf.measurements.samples import judge_sample
-from pytest_npuconf.serving.api import messages_of
 from pytest_npuconf.serving.near_ties import Judge
 
 
@@ -20,12 +19,7 @@ def template_ids(tokenizer: Any, sample: Sample, thinking: bool) -> list[int]:
     Raises:
         EngineError: the template cannot be used.
     """
-    try:
-        text = tokenizer.apply_chat_template(
-            messages_of(sample), tokenize=False, add_generation_prompt=True, enable_thinking=thinking
-        )
-    except Exception as error:  # a template is the checkpoint's own program, and may be missing
-        raise EngineError(f"the chat template cannot be used: {type(error).__name__}: {error}") from error
+    text = chat_prompt(tokenizer, sample.conversation, thinking)
     return [int(i) for i in tokenizer(text, add_special_tokens=False)["input_ids"]]
 
 
@@ -36,15 +30,12 @@ def chats(served: Served, samples: Sequence[Sample], tokenizer: Any, judge: Judg
     for sample in samples:
         for thinking in (sample.thinking, not sample.thinking):
             name = f"{sample.name}, thinking {'on' if thinking else 'off'}"
-            answer = served.chat(messages_of(sample), sample.max_new_tokens, thinking)
+            answer = served.chat(sample.conversation, sample.max_new_tokens, thinking)
             documented = decide and thinking == sample.thinking
             kept[name] = {"text": answer.text, "finish": answer.finish}
             if why := _wrong(answer, template_ids(tokenizer, sample, thinking), judge, sample if documented else None):
                 rows.append(Row(name, 1.0, why))
-    data = {"answers": kept, "rows_total": len(rows)}
-    return Measurement(
-        "chats.wrong", float(len(rows)), n=len(kept), of="answers", rows=tuple(rows[:MAX_ROWS]), data=data
-    )
+    return Measurement.counted("chats.wrong", rows, n=len(kept), of="answers", answers=kept)
 
 
 def _wrong(answer: Answer, ids: Sequence[int], judge: Judge, sample: Sample | None) -> str:
@@ -54,7 +45,7 @@ def _wrong(answer: Answer, ids: Sequence[int], judge: Judge, sample: Sample | No
         return f"the server's prompt has {answer.prompt_tokens} tokens, the model's own template gives {len(ids)}"
     if not answer.ids:
         return "the server does not tell the token ids of its answer (return_token_ids)"
-    if found := judge.deviations(Ask(tuple(ids)).ids, answer.ids):
+    if found := judge.deviations(ids, answer.ids):
         first = found[0]
         return (
             f"step {first.step}: token {first.token} for {first.best}, gap {first.gap:.3g} logits, tau {first.tau:.3g}; "

@@ -37,17 +37,13 @@ def deviations(metric: str, told: Sequence[Told], judge: Judge) -> Measurement:
     Raises:
         EngineError: the server does not tell the ids of what it generates.
     """
-    rows, kept = [], {}
-    for one in told:
-        if why := _wrong(one, judge):
-            rows.append(why)
+    rows = [row for one in told if (row := _wrong(one, judge)) is not None]
+    rows.sort(key=lambda row: -row.value)
     alike: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
     for one in told:
         alike.setdefault(one.ask.ids, set()).add(one.answer.ids)
-    kept = {"questions": len(alike), "questions_with_one_answer": sum(len(found) == 1 for found in alike.values()),
-            "rows_total": len(rows)}  # fmt: skip
-    rows.sort(key=lambda row: -row.value)
-    return Measurement(metric, float(len(rows)), n=len(told), of="answers", rows=tuple(rows[:MAX_ROWS]), data=kept)
+    kept = {"questions": len(alike), "questions_with_one_answer": sum(len(found) == 1 for found in alike.values())}
+    return Measurement.counted(metric, rows, n=len(told), of="answers", **kept)
 
 
 def _wrong(one: Told, judge: Judge) -> Row | None:
@@ -180,5 +176,5 @@ def context(served: Served, documents: Sequence[Document], judge: Judge) -> Meas
             rows.append(Row(f"{n} tokens", 1.0, f"answered, where {longest} is the limit: cut without a word"))
         elif not answer.error.startswith("status"):
             rows.append(Row(f"{n} tokens", 1.0, f"not refused, but lost: {answer.error}"))
-    data = {"max_model_len": longest, "rows_total": len(rows), "refusal": full.error[:300]}
-    return Measurement("context.wrong", float(len(rows)), n=3, of="lengths", rows=tuple(rows), data=data)
+    data = {"max_model_len": longest, "refusal": full.error[:300]}
+    return Measurement.counted("context.wrong", rows, n=3, of="lengths", **data)

@@ -26,8 +26,7 @@ def modes(bench: ServingBench, model: str, dtype: str, version: str) -> Measurem
             rows.append(Row(mode.name, 1.0, f"does not start: {said}"))
         elif refuse and mode.refused is not None and mode.refused.says not in said:
             rows.append(Row(mode.name, 1.0, f"expected a refusal with {mode.refused.says!r}: {said or 'it starts'}"))
-    data = {"outcomes": told, "version": version, "rows_total": len(rows)}
-    return Measurement("modes.unexpected", float(len(rows)), n=len(told), of="modes", rows=tuple(rows), data=data)
+    return Measurement.counted("modes.unexpected", rows, n=len(told), of="modes", outcomes=told, version=version)
 
 
 def _outcome(bench: ServingBench, model: str, dtype: str, mode: str) -> str:

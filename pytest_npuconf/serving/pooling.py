@@ -262,8 +262,8 @@ def _examples(
     margins = [
         float(reference[i] - reference[i + 1]) for reference in expected.values() for i in range(len(reference) - 1)
     ]
-    data = {"examples": kept, "noise": noise, "least_margin": min(margins), "rows_total": len(rows)}
-    return Measurement(metric, float(len(rows)), n=len(examples), of="examples", rows=tuple(rows[:MAX_ROWS]), data=data)
+    data = {"examples": kept, "noise": noise, "least_margin": min(margins)}
+    return Measurement.counted(metric, rows, n=len(examples), of="examples", **data)
 
 
 def _disagrees(scores: Sequence[float], reference: Float64, noise: float) -> str:

@@ -22,7 +22,8 @@ from pytest_npuconf.calibration.run import Case, benign, measure
 from pytest_npuconf.documents import Document, windows
 from pytest_npuconf.errors import FaultError, SettingsError
 from pytest_npuconf.gates import Outcome
-from pytest_npuconf.options import Settings, parse_path, parse_precisions
+from pytest_npuconf.option_values import parse_path, parse_precisions
+from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.progress import Progress
 from pytest_npuconf.references.shared import SharedReferences

@@ -101,7 +101,7 @@ def test_nothing_is_left_when_we_are_killed(tmp_path):
 
 def ask_wrongly(url):
     with Client(url) as client:
-        assert (client.models(), client.max_model_len()) == (["tiny-qwen3"], 512)
+        assert (client.models(), client.max_model_len("tiny-qwen3")) == (["tiny-qwen3"], 512)
         good = {"model": "tiny-qwen3", "prompt": "A", "max_tokens": 3, "ignore_eos": True}
         refused(lambda: client.post("/v1/completions", {**good, "model": "tiny"}), "status", "it serves: tiny-qwen3")
         refused(lambda: client.post("/v1/embeddings", {"model": "tiny-qwen3", "input": "A"}), "status", "mode pooling")

@@ -71,6 +71,9 @@ def test_one_number(text, value, unit, decimals):
         "0x1f",
         "5-shot",
         "1e400",
+        "0E400",  # found by hypothesis: half a unit of its last digit overflows
+        "0E-400",
+        "1e-400",
         "9" * 400,
     ],
 )

@@ -155,7 +155,7 @@ class TestAnswers:
     def test_the_url_may_end_in_v1(self, serve, client_of, suffix):
         server = serve(http(200, MODELS))
         client = client_of(server.url + suffix)
-        assert (client.models(), client.max_model_len()) == (["tiny-qwen3", "adapter"], 1024)
+        assert (client.models(), client.max_model_len("tiny-qwen3")) == (["tiny-qwen3", "adapter"], 1024)
         assert {request["path"] for request in server.requests} == {"/v1/models"}
 
     def test_a_path_before_v1_is_kept(self, serve, client_of):
@@ -164,7 +164,7 @@ class TestAnswers:
         assert server.requests[0]["path"] == f"/team{ROUTE}"
 
     def test_a_server_may_keep_its_context_length_to_itself(self, serve, client_of):
-        assert client_of(serve(http(200, {"data": [{"id": "m"}]})).url).max_model_len() is None
+        assert client_of(serve(http(200, {"data": [{"id": "m"}]})).url).max_model_len("m") is None
 
     @pytest.mark.parametrize("status", [200, 204, 302, 404, 500])
     def test_status_never_raises_for_a_status(self, serve, client_of, status):

@@ -5,12 +5,14 @@ import json
 
 import pytest
 
+from pytest_npuconf.audit.counting import GIB
 from pytest_npuconf.cards import find_card
 from pytest_npuconf.engines.capacity import expected_capacity
+from pytest_npuconf.engines.command_lines import value_of
 from pytest_npuconf.engines.server_engine import HttpServed
 from pytest_npuconf.errors import EngineError, ServerError
 from pytest_npuconf.gates import Gate, Outcome
-from pytest_npuconf.serving.capacity import GIB, capacity, value_of
+from pytest_npuconf.serving.capacity import capacity
 from tests.benchmarks.serving_capacity import DATA
 from tests.told_server import ToldServer
 

@@ -16,6 +16,7 @@ from pytest_npuconf.engines.openai_client import Client
 from pytest_npuconf.engines.served import Answer, Ask, Served, ServingFactory
 from pytest_npuconf.engines.server_engine import HttpServed, ServerFactory, arguments_of, log_file, text_of_message
 from pytest_npuconf.errors import EngineError, FaultError, ServerError
+from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.options import Settings
 from pytest_npuconf.progress import Progress
 from tests.told_server import ToldServer
@@ -80,7 +81,7 @@ def models(*ids, **more):
 )
 def test_the_cards_name_or_the_only_one_is_taken(ids, taken):
     with ToldServer(models(*ids)) as server, contextlib.closing(attach(server.url)) as found:
-        assert (found.model, found.attached, found.max_model_len) == (taken, True, 64)
+        assert (found.model, found.max_model_len) == (taken, 64)
         assert isinstance(found, Served)
         assert found.log_text() == ""
 
@@ -117,7 +118,7 @@ def test_nobody_listens():
 class Breaks:
     """A fault of a server; says where its proxy was."""
 
-    name, target = "breaks", "server"
+    name = "breaks"
 
     def __init__(self, *, fails=False):
         self.fails, self.proxy = fails, None
@@ -126,6 +127,9 @@ class Breaks:
         self.proxy = proxy
         if self.fails:
             raise FaultError("nothing to break")
+
+    def in_front_of(self, url):
+        return Fault("breaks", "", "", "nothing", self.inject, target="server").in_front_of(url)
 
 
 def is_closed(proxy):
@@ -473,7 +477,7 @@ def test_requests_that_fail_because_the_server_died_say_that_it_died():
     with ToldServer({"/v1/completions": None}) as server:
         found = HttpServed(server.url, "m", "generate", "float32", process, None, 1.0, 10.0)
         with contextlib.closing(found):
-            assert (found.attached, found.log_text()) == (False, "the log")
+            assert found.log_text() == "the log"
             for ask in (lambda: found.complete([ASK]), lambda: found.chat([], 1, False)):
                 with pytest.raises(EngineError, match="ended by itself"):
                     ask()
