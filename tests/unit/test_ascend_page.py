@@ -23,7 +23,7 @@ RELEASE = "0.18.0"  # of vllm-ascend, whose row the page gives
 # Where a run on the way of the page can be refused: every error of these files has to stand on it.
 STARTING = [
     *sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "devices").rglob("*.py")),
-    "options.py", "plan.py", "run_plugin.py", "collection.py", "doctor/command.py", "cards/loading.py", "cards/toml_reader.py",
+    "option_values.py", "options.py", "plan.py", "run_plugin.py", "collection.py", "doctor/command.py", "cards/loading.py", "cards/toml_reader.py",
     "weights/search.py", "weights/checkpoint.py", "engines/transformers_engine.py", "references/choose.py",
     "references/packs.py", "references/sealed.py", "references/store.py",
 ]  # fmt: skip
@@ -88,7 +88,7 @@ OURS = {
 }
 DAMAGED = ("references/sealed.py", "references/baseline.py")
 OURS |= {(relative, text) for relative in DAMAGED for text in damages(relative)}
-VALUES = {("options.py", text) for text in messages("options.py", ("ValueError",)) if text not in WORDLESS}
+VALUES = {("option_values.py", text) for text in messages("option_values.py", ("ValueError",)) if text not in WORDLESS}
 
 
 def section(text, number):
