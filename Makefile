@@ -113,8 +113,9 @@ serve-arguments: $(VENV)/.dev $(SERVING)/.dev  ## what lmdeploy's and vLLM's com
 serving-capacity: $(SERVING)/.dev  ## what a real vLLM says of its KV cache, beside what the configuration implies (eight minutes)
 	$(SERVING)/bin/python -m tests.benchmarks.serving_capacity --write
 
-fuzz: $(VENV)/.dev  ## ten minutes of mutated cards through every audit rule
+fuzz: $(VENV)/.dev  ## ten minutes of mutated cards through every audit rule, then every property with 1,000 new examples
 	$(VENV)/bin/python -m tests.benchmarks.fuzz_audit --seconds 600
+	NPUCONF_EXAMPLES=1000 $(VENV)/bin/pytest tests/property -n $(WORKERS) --dist worksteal
 
 wheel: $(VENV)/.dev  ## build/dist/*.whl
 	rm -rf build/dist

@@ -1,6 +1,15 @@
-"""One hypothesis profile for every test: the same examples on every machine, and no clock in the verdict."""
+"""One hypothesis profile for every test: the same examples on every machine, and no clock in the verdict.
+
+``NPUCONF_EXAMPLES=5000 pytest tests/property`` looks for new ones instead: that many, drawn anew each time.
+"""
+
+import os
 
 from hypothesis import settings
 
-settings.register_profile("npuconf", derandomize=True, deadline=None, database=None, max_examples=60)
+EXAMPLES = int(os.environ.get("NPUCONF_EXAMPLES") or 0)
+
+settings.register_profile(
+    "npuconf", derandomize=not EXAMPLES, deadline=None, database=None, max_examples=EXAMPLES or 60
+)
 settings.load_profile("npuconf")

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_npuconf.errors import NonFiniteError
@@ -28,7 +28,6 @@ def ratio(reference, candidate, *members):
 
 
 @given(SEEDS, SHAPES, st.integers(-20, 20))
-@settings(max_examples=60, deadline=None)
 def test_scale_does_not_matter(seed, shape, exponent):
     """A power of two, so that the inputs round alike."""
     arrays = three(seed, shape)
@@ -37,7 +36,6 @@ def test_scale_does_not_matter(seed, shape, exponent):
 
 
 @given(SEEDS, SHAPES)
-@settings(max_examples=60, deadline=None)
 def test_the_order_of_channels_does_not_matter(seed, shape):
     arrays = three(seed, shape)
     order = np.random.default_rng(seed).permutation(shape[1])
@@ -48,21 +46,18 @@ def test_the_order_of_channels_does_not_matter(seed, shape):
 
 
 @given(SEEDS, SHAPES)
-@settings(max_examples=60, deadline=None)
 def test_a_member_itself_is_never_above_one(seed, shape):
     reference, candidate, member = three(seed, shape)
     assert ratio(reference, candidate, candidate, member).worst <= 1.0 + 1e-12
 
 
 @given(SEEDS, SHAPES)
-@settings(max_examples=60, deadline=None)
 def test_the_reference_itself_is_zero(seed, shape):
     reference, _, member = three(seed, shape)
     assert ratio(reference, reference, member).worst == 0.0
 
 
 @given(SEEDS, SHAPES, st.sampled_from([np.nan, np.inf]))
-@settings(max_examples=40, deadline=None)
 def test_what_is_not_finite_is_refused_wherever_it_is(seed, shape, value):
     reference, candidate, _ = three(seed, shape)
     rng = np.random.default_rng(seed)
@@ -72,7 +67,6 @@ def test_what_is_not_finite_is_refused_wherever_it_is(seed, shape, value):
 
 
 @given(SEEDS, st.integers(1, 60))
-@settings(max_examples=30, deadline=None)
 def test_of_equal_channels_the_first_is_named(seed, rows):
     reference, candidate, member = three(seed, (rows, 1))
     found = ratio(*(np.repeat(a, 5, axis=1) for a in (reference, candidate, member)))
@@ -80,7 +74,6 @@ def test_of_equal_channels_the_first_is_named(seed, rows):
 
 
 @given(NAMES, st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
 def test_every_module_that_is_off_is_an_origin_or_contains_one(names, random):
     blame = apportion({name: random.random() for name in names})
     assert sorted(blame.origins + blame.containers) == sorted(names)
@@ -92,7 +85,6 @@ def test_every_module_that_is_off_is_an_origin_or_contains_one(names, random):
 
 
 @given(NAMES.filter(bool))
-@settings(max_examples=30, deadline=None)
 def test_of_equal_origins_the_earliest_is_guilty(names):
     blame = apportion(dict.fromkeys(names, 2.0))
     assert blame.guilty == next(name for name in names if name in blame.origins)

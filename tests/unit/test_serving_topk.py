@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_npuconf.engines.topk import FilledForward, PlainForward, ReducedForward, fill, log_softmax
@@ -50,7 +50,6 @@ def grouped_kl(reference, rows):
     return np.array(found)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30))
 def test_kl_of_the_filled_rows_is_the_kl_over_known_words_and_the_rest(seed, k):
     reference, candidate = two(seed)
@@ -59,7 +58,6 @@ def test_kl_of_the_filled_rows_is_the_kl_over_known_words_and_the_rest(seed, k):
     assert filled.kl == pytest.approx(grouped_kl(reference, rows), rel=1e-3, abs=1e-6)
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 30))
 def test_it_is_a_lower_bound_of_the_whole(seed, k):
     reference, candidate = two(seed)
