@@ -10,9 +10,9 @@ _HTTP = ("server",)
 _RATIO, _DEVIATIONS, _WRONG = thresholds.NOISE_RATIO, thresholds.SERVED_DEVIATIONS, thresholds.SERVED_WRONG
 
 
-def _greedy(name: str) -> Check:
+def _greedy(name: str, mode: str = "generate") -> Check:
     """Greedy answers: each token the reference's best, or a near tie."""
-    return Check(f"serving.{name}", SERVING, Sense.AT_MOST, live=True, mode="generate", constant=_DEVIATIONS)
+    return Check(name, SERVING, Sense.AT_MOST, live=True, mode=mode, constant=_DEVIATIONS)
 
 
 def _exact(name: str, mode: str = "generate", *, engines: tuple[str, ...] = _HTTP, needs: str = "") -> Check:
@@ -25,14 +25,16 @@ SERVED = (
     Check("serving.perplexity", SERVING, Sense.WITHIN, live=True, mode="generate", statistics=("mean_abs_delta",)),
     Check("serving.tokens", SERVING, Sense.AT_MOST, live=True, mode="generate", constant=thresholds.DISAGREEMENTS,
           statistics=("match_last_position",)),
-    _greedy("first_request"),
-    _greedy("repeat"),
-    _greedy("concurrency"),
-    _greedy("batch"),
+    _greedy("serving.first_request"),
+    _greedy("serving.repeat"),
+    _greedy("serving.concurrency"),
+    _greedy("serving.batch"),
     Check("serving.boundaries", SERVING, Sense.AT_MOST, live=True, mode="generate", constant=_RATIO),
-    _greedy("context"),
-    _greedy("short_then_long"),
+    _greedy("serving.context"),
+    _greedy("serving.short_then_long"),
     Check("serving.chat", SERVING, Sense.AT_MOST, live=True, needs="samples", mode="generate", constant=_DEVIATIONS),
+    _greedy("parallel.tokens", "tensor_parallel"),
+    Check("parallel.noise_ratio", SERVING, Sense.AT_MOST, live=True, mode="tensor_parallel", constant=_RATIO),
     _exact("serving.stop", engines=SERVING),
     _exact("serving.stream"),
     _exact("serving.usage", needs="samples"),

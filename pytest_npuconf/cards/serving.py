@@ -9,7 +9,7 @@ from packaging.version import InvalidVersion, Version
 from pytest_npuconf.cards.schema import Refusal, RerankExample, Serving, ServingMode
 from pytest_npuconf.cards.toml_reader import Table
 
-MODES = ("generate", "embed", "score", "classify")
+MODES = ("generate", "tensor_parallel", "embed", "score", "classify")
 RANKING = ("embed", "score")
 SERVERS = ("vllm", "lmdeploy")
 FEWEST = 3  # tokens of a boundary: the shortest prompt before it is two tokens shorter

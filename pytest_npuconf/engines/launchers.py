@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -23,6 +23,7 @@ from pytest_npuconf.engines.command_lines import (
     installed_source,
     is_flag,
     lmdeploy_options,
+    value_of,
     vllm_options,
 )
 from pytest_npuconf.errors import EngineError, nearest
@@ -165,11 +166,14 @@ class VllmLauncher:
         return [*own, *launch.arguments]
 
     def environment(self, launch: Launch, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """Offline, without vLLM's report of its use, and on a CPU a KV cache of :func:`kv_space_gib`, where vLLM's own is
-        nearly all the memory of the host."""
+        """Offline, without vLLM's report of its use; on a CPU a KV cache of :func:`kv_space_gib`, where vLLM's own is nearly
+        all the memory of the host, and cores of its own for each rank, without which every rank takes the first NUMA node's."""
         wanted = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
         if launch.device == "cpu":
             wanted["VLLM_CPU_KVCACHE_SPACE"] = str(kv_space_gib(_config(launch), launch.dtype, launch.max_model_len))
+            ranks = value_of(launch.arguments, "--tensor-parallel-size", "-tp")
+            if ranks is not None and ranks.isdigit() and int(ranks) > 1:
+                wanted["VLLM_CPU_OMP_THREADS_BIND"] = cores_of_ranks(int(ranks), _cores())
         return _added({**wanted, **launch.environment}, environ)
 
     def versions(self) -> dict[str, str]:
@@ -325,6 +329,19 @@ def _config(launch: Launch) -> dict[str, object]:
     """config.json of the weights; empty where there is none, which the engine then says better."""
     path = launch.weights / "config.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def cores_of_ranks(ranks: int, cores: Sequence[int]) -> str:
+    """vLLM's VLLM_CPU_OMP_THREADS_BIND: equal shares of the cores, ``0,1|2,3``; ranks beyond the cores share them."""
+    share = max(1, len(cores) // ranks)
+    shares = [cores[i * share : (i + 1) * share] or cores[i % len(cores) :][:1] for i in range(ranks)]
+    return "|".join(",".join(map(str, mine)) for mine in shares)
+
+
+def _cores() -> list[int]:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux only
+    return sorted(affinity(0)) if affinity is not None else list(range(os.cpu_count() or 1))
 
 
 def _added(wanted: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:

@@ -25,6 +25,7 @@ from pytest_npuconf.serving.near_ties import Judge
 from pytest_npuconf.workbench import Workbench
 
 FIRST_TOKENS = 8
+GENERATING = ("generate", "tensor_parallel")  # modes that answer with text
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class ServingBench:
         """Refuse a text that does not fit: of what is continued, with one token of its answer; of what is embedded or ranked,
         alone."""
         mend = f"raise max_model_len under [serving] in {self.card(model).path}, or give shorter texts under"
-        if served.mode == "generate":
+        if served.mode in GENERATING:
             longest = self.long(model)[0]
             if len(longest.ids) >= served.max_model_len:
                 raise EngineError(
@@ -112,7 +113,7 @@ class ServingBench:
 
     def _first(self, served: Served, model: str) -> First:
         document = self.long(model)[0]
-        if served.mode == "generate":
+        if served.mode in GENERATING:
             ask = Ask(document.ids[: min(len(document.ids), served.max_model_len // 2)], FIRST_TOKENS, ignore_eos=True)
             return First(ask, served.complete([ask])[0])
         if served.mode == "embed":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ TOGETHER = 32
 REPEATS = 10
 EACH = 4  # texts at one length
 SHORT, STEPS = 24, 8  # tokens of a short prompt, and of an answer
+PARALLEL = (8, 16)  # requests alone, and at once, to a model that is split over devices
+JUDGED = 8192  # tokens of the longest prompt that the reference answers too: on a CPU a longer one takes hours
 
 
 @dataclass(frozen=True)
@@ -137,12 +140,33 @@ def boundaries(served: Served, documents: Sequence[Document], edges: Sequence[in
             f"no text of the card reaches {min(edges)} tokens, where something in the server changes",
             mend="give longer texts under [prompts], or other lengths under [serving] boundaries",
         )
+    told = _asked(served, "at a boundary", asks, together=4)
+    return answer_errors("boundaries.noise_ratio", told, judge, edges=list(edges))
+
+
+def parallel(served: Served, documents: Sequence[Document], judge: Judge) -> Measurement:
+    """Short prompts alone and at once, to a model that is split over several devices."""
+    alone, together = PARALLEL
+    prompts = [_ask(ids) for ids in windows(documents, SHORT, max(PARALLEL))]
+    told = _asked(served, "alone", prompts[:alone]) + _asked(
+        served, f"{together} at once", prompts[:together], together
+    )
+    return deviations("parallel.deviations", told, judge)
+
+
+def parallel_errors(served: Served, documents: Sequence[Document], judge: Judge) -> Measurement:
+    """The error of answers' log-probabilities over rounding's, of a model that is split over several devices."""
+    prompts = [_ask(ids) for ids in windows(documents, SHORT, max(PARALLEL))]
+    return answer_errors("parallel.noise_ratio", _asked(served, "at once", prompts, len(prompts)), judge)
+
+
+def answer_errors(metric: str, told: Sequence[Told], judge: Judge, **data: Any) -> Measurement:
+    """The error of the generated tokens' log-probabilities over rounding's; prompts are the sample. Unusable where an answer
+    is lost or has no log-probabilities."""
     own, noise, rows = [], [], []
-    for one in _asked(served, "at a boundary", asks, together=4):
+    for one in told:
         if one.answer.error or len(one.answer.logprobs) != len(one.answer.ids):
-            return Measurement.unusable(
-                "boundaries.noise_ratio", one.answer.error or f"{one.name}: no log-probabilities"
-            )
+            return Measurement.unusable(metric, one.answer.error or f"{one.name}: no log-probabilities")
         errors, members = judge.logprob_errors(one.ask.ids, one.answer.ids, one.answer.logprobs)
         own.append(float(errors.sum()))
         noise.append({name: float(found.sum()) for name, found in members.items()})
@@ -154,20 +178,24 @@ def boundaries(served: Served, documents: Sequence[Document], edges: Sequence[in
                  for n in dict.fromkeys(n for n, _ in rows)}  # fmt: skip
     worst = sorted((Row(f"prompts of {n} tokens", v) for n, v in by_length.items()), key=lambda row: -row.value)
     return Measurement(
-        "boundaries.noise_ratio", estimate.value, n=len(asks), of="prompts", interval=(estimate.low, estimate.high),
-        rows=tuple(worst[:MAX_ROWS]), data={"rows_total": len(worst), "edges": list(edges)},
+        metric, estimate.value, n=len(told), of="prompts", interval=(estimate.low, estimate.high),
+        rows=tuple(worst[:MAX_ROWS]), data={"rows_total": len(worst), **data},
     )  # fmt: skip
 
 
 def context(served: Served, documents: Sequence[Document], judge: Judge) -> Measurement:
     """Prompts of one token less than the server takes, of as many, and of one more: the first is answered with one token,
-    the others are refused. A server that cuts them and says nothing answers another question."""
+    the others are refused. A server that cuts them and says nothing answers another question. Above ``JUDGED`` tokens the answer
+    must only come, with the count of its prompt; ``data`` says whether the reference judged it."""
     longest = served.max_model_len
     every = [i for d in documents for i in d.ids]
     ids = tuple((every * (longest // len(every) + 2))[: longest + 1])
     fits, full, over = served.complete([Ask(ids[:n], 1, ignore_eos=True) for n in (longest - 1, longest, longest + 1)])
     rows = []
-    if row := _wrong(Told(f"{longest - 1} tokens", Ask(ids[: longest - 1], 1, ignore_eos=True), fits), judge):
+    told = Told(f"{longest - 1} tokens", Ask(ids[: longest - 1], 1, ignore_eos=True), fits)
+    if longest > JUDGED:
+        rows += [Row(told.name, 1.0, fits.error)] if fits.error else []
+    elif row := _wrong(told, judge):
         rows.append(row)
     if fits.prompt_tokens != longest - 1 and not fits.error:
         rows.append(Row(f"{longest - 1} tokens", 1.0, f"usage says {fits.prompt_tokens} tokens of the prompt"))
@@ -176,5 +204,5 @@ def context(served: Served, documents: Sequence[Document], judge: Judge) -> Meas
             rows.append(Row(f"{n} tokens", 1.0, f"answered, where {longest} is the limit: cut without a word"))
         elif not answer.error.startswith("status"):
             rows.append(Row(f"{n} tokens", 1.0, f"not refused, but lost: {answer.error}"))
-    data = {"max_model_len": longest, "refusal": full.error[:300]}
+    data = {"max_model_len": longest, "judged": longest <= JUDGED, "refusal": full.error[:300]}
     return Measurement.counted("context.wrong", rows, n=3, of="lengths", **data)

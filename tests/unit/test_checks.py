@@ -286,7 +286,7 @@ def test_each_engine_answers_its_own():
     for check in CHECKS.values():
         assert set(check.engines) <= set(EVERY)
         assert check.answered_by("another-packages") == check.answered_by("transformers")
-        served = check.name.startswith(("serving.", "pooling."))
+        served = check.name.startswith(("serving.", "parallel.", "pooling."))
         assert check.answered_by("transformers") is not served
         assert check.answered_by("server") or check.engines == IN_PROCESS
         assert served is bool(check.mode) or check.name == "serving.modes"

@@ -27,6 +27,7 @@ from pytest_npuconf.engines.launchers import (
     Launch,
     LmdeployLauncher,
     VllmLauncher,
+    cores_of_ranks,
     launcher_of,
     version_of,
 )
@@ -340,6 +341,29 @@ def test_the_cache_on_a_cpu_follows_the_checkpoint(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(big))
     asked = launch(weights=tmp_path, device="cpu", dtype="bfloat16", max_model_len=65536)
     assert VllmLauncher(nothing).environment(asked, {})["VLLM_CPU_KVCACHE_SPACE"] == "10"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "cores", "bound"),
+    [
+        (2, [0, 1], "0|1"),
+        (2, [0, 1, 2, 3, 4], "0,1|2,3"),
+        (4, [3, 7], "3|7|3|7"),
+        (2, [5], "5|5"),
+        (3, range(3), "0|1|2"),
+    ],
+)
+def test_each_rank_has_cores_of_its_own_as_far_as_they_go(ranks, cores, bound):
+    assert cores_of_ranks(ranks, cores) == bound
+
+
+@pytest.mark.parametrize("words", [("--tensor-parallel-size", "2"), ("--tensor-parallel-size=2",), ("-tp", "2")])
+def test_ranks_on_a_cpu_are_bound_to_cores(words):
+    added = VllmLauncher(nothing).environment(launch(*words, device="cpu"), {})
+    assert len(added["VLLM_CPU_OMP_THREADS_BIND"].split("|")) == 2
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in VllmLauncher(nothing).environment(launch(*words, device="npu"), {})
+    alone = launch("--tensor-parallel-size", "1", device="cpu")
+    assert "VLLM_CPU_OMP_THREADS_BIND" not in VllmLauncher(nothing).environment(alone, {})
 
 
 def test_a_launcher_by_its_name():

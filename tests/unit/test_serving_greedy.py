@@ -1,5 +1,7 @@
 """Greedy answers against the reference: what counts as a deviation, and which conditions are asked."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,7 @@ CONDITIONS = {
     "batch": lambda s, j: greedy.batch(s, DOCUMENTS, j),
     "short_then_long": lambda s, j: greedy.short_then_long(s, DOCUMENTS, j),
     "context": lambda s, j: greedy.context(s, DOCUMENTS, j),
+    "parallel": lambda s, j: greedy.parallel(s, DOCUMENTS, j),
 }
 
 
@@ -135,13 +138,25 @@ def test_a_near_tie_is_excused(judge):
 def test_context_says_what_was_cut(judge):
     class Cuts(Served):
         def _one(self, ask, together):
-            from dataclasses import replace
-
-            return super()._one(replace(ask, ids=ask.ids[-199:]), together)
+            return super()._one(dataclasses.replace(ask, ids=ask.ids[-199:]), together)
 
     measured = greedy.context(Cuts(), DOCUMENTS, judge)
     assert [row.place for row in measured.rows] == ["200 tokens", "201 tokens"]
     assert "cut without a word" in measured.rows[0].detail
+
+
+def test_the_reference_answers_no_prompt_that_takes_hours(judge, monkeypatch):
+    """A long context is only counted: a wrong token is not seen, a lost or miscounted prompt is."""
+    assert greedy.context(Served(), DOCUMENTS, judge).data["judged"] is True
+    monkeypatch.setattr(greedy, "JUDGED", 199)
+    wrong = greedy.context(Served(lambda n, _, a: swap_last(a) if n == 1 else a), DOCUMENTS, judge)
+    assert (wrong.value, wrong.data["judged"]) == (0, False)
+    lost = greedy.context(Served(lambda n, _, a: Answer(error="timeout: silence") if n == 1 else a), DOCUMENTS, judge)
+    assert [row.place for row in lost.rows] == ["199 tokens"]
+    short = greedy.context(
+        Served(lambda n, _, a: dataclasses.replace(a, prompt_tokens=7) if n == 1 else a), DOCUMENTS, judge
+    )
+    assert [row.detail for row in short.rows] == ["usage says 7 tokens of the prompt"]
 
 
 def test_context_tells_a_lost_request_from_a_refused_one(judge):
@@ -161,6 +176,19 @@ def test_boundaries_are_a_ratio_by_length(judge):
     worst = greedy.boundaries(Served(shifted), DOCUMENTS, [128], judge)
     assert worst.value > 10
     assert worst.worst.place == "prompts of 128 tokens"
+
+
+def test_a_split_model_is_asked_alone_and_at_once(judge):
+    served = Served()
+    assert greedy.parallel(served, DOCUMENTS, judge).n == 24
+    assert [together for _, together in served.asked] == [1] * 8 + [16] * 16
+    assert greedy.parallel_errors(Served(), DOCUMENTS, judge).value < 0.01
+
+
+def test_a_split_model_whose_sums_are_off_is_found_where_every_token_is_right(judge):
+    off = Served(lambda _, __, a: Answer("", a.ids, tuple(p - 0.05 for p in a.logprobs)))
+    assert greedy.parallel(off, DOCUMENTS, judge).value == 0
+    assert greedy.parallel_errors(off, DOCUMENTS, judge).value > 10
 
 
 def test_no_text_reaches_the_boundary(judge):
