@@ -6,6 +6,7 @@ from pytest_npuconf import thresholds
 from pytest_npuconf.check import SERVING, Check
 from pytest_npuconf.gates import Sense
 
+ROUTES = ("/v1/completions", "/v1/chat/completions", "/v1/embeddings", "/rerank", "/score")
 _HTTP = ("server",)
 _RATIO, _DEVIATIONS, _WRONG = thresholds.NOISE_RATIO, thresholds.SERVED_DEVIATIONS, thresholds.SERVED_WRONG
 
@@ -15,9 +16,24 @@ def _greedy(name: str, mode: str = "generate") -> Check:
     return Check(name, SERVING, Sense.AT_MOST, live=True, mode=mode, constant=_DEVIATIONS)
 
 
-def _exact(name: str, mode: str = "generate", *, engines: tuple[str, ...] = _HTTP, needs: str = "") -> Check:
+def _exact(
+    name: str,
+    mode: str = "generate",
+    *,
+    engines: tuple[str, ...] = _HTTP,
+    needs: str = "",
+    statistics: tuple[str, ...] = (),
+) -> Check:
     """Counted, without tolerance."""
-    return Check(name, engines, Sense.AT_MOST, exact=True, needs=needs, mode=mode, constant=_WRONG)
+    return Check(
+        name, engines, Sense.AT_MOST, exact=True, needs=needs, mode=mode, constant=_WRONG, statistics=statistics
+    )
+
+
+def _ranking(name: str, mode: str = "embed") -> Check:
+    """The card's examples, beyond near ties of the reference."""
+    return Check(name, _HTTP, Sense.AT_MOST, live=True, needs="rerank", mode=mode, constant=_WRONG,
+                 statistics=("first_scores", "least_margin"))  # fmt: skip
 
 
 SERVED = (
@@ -39,16 +55,17 @@ SERVED = (
     _exact("serving.stream"),
     _exact("serving.usage", needs="samples"),
     _exact("serving.tools", needs="tools"),
-    _exact("serving.routes"),
+    _exact("serving.routes", statistics=ROUTES),
     Check("serving.seed", SERVING, Sense.AT_MOST, mode="generate", constant=thresholds.SEED_DIFFERENCES),
     Check("serving.sampling", SERVING, Sense.AT_LEAST, live=True, mode="generate", constant=thresholds.SAMPLING_P),
     _exact("serving.capacity", engines=SERVING),
     _exact("serving.modes", mode="", needs="several_modes"),
-    _exact("pooling.routes", "embed"),
-    Check("pooling.embeddings", SERVING, Sense.AT_MOST, live=True, mode="embed", constant=_RATIO),
+    _exact("pooling.routes", "embed", statistics=ROUTES),
+    Check("pooling.embeddings", SERVING, Sense.AT_MOST, live=True, mode="embed", constant=_RATIO,
+          statistics=("width", "least_cosine")),
     Check("pooling.repeat", SERVING, Sense.AT_MOST, live=True, mode="embed", constant=thresholds.EQUIVALENCE_RATIO),
     Check("pooling.batch", _HTTP, Sense.AT_MOST, live=True, mode="embed", constant=thresholds.EQUIVALENCE_RATIO),
-    Check("pooling.rerank", _HTTP, Sense.AT_MOST, live=True, needs="rerank", mode="embed", constant=_WRONG),
-    Check("pooling.score", _HTTP, Sense.AT_MOST, live=True, needs="rerank", mode="embed", constant=_WRONG),
-    Check("pooling.classifier", _HTTP, Sense.AT_MOST, live=True, needs="rerank", mode="score", constant=_WRONG),
+    _ranking("pooling.rerank"),
+    _ranking("pooling.score"),
+    _ranking("pooling.classifier", "score"),
 )  # fmt: skip

@@ -86,7 +86,7 @@ def routes(served: Served) -> Measurement:
         for route, status in found.items()
         if status not in right[route]
     ]
-    return Measurement.counted("routes.wrong", rows, n=len(found), of="routes", statuses=found)
+    return Measurement.counted("routes.wrong", rows, n=len(found), of="routes", statistics=found)
 
 
 def stops(

@@ -105,7 +105,8 @@ def embeddings(served: Served, texts: Sequence[str], vectors: Embedded) -> Measu
         reason = f"the embedding of {texts[worst][:40]!r} has the length {lengths[worst]:.6g}, not 1"
         return Measurement.unusable("embeddings.noise_ratio", reason)
     own = np.linalg.norm(found - expected, axis=1)
-    data = {"width": found.shape[1], "least_cosine": float((found * expected).sum(axis=1).min())}
+    cosines = (found * expected).sum(axis=1)
+    data = {"statistics": {"width": found.shape[1], "least_cosine": float(cosines.min())}}
     return _ratio("embeddings.noise_ratio", texts, own, noisiest(expected, vectors.members(texts)), data)
 
 
@@ -262,7 +263,8 @@ def _examples(
     margins = [
         float(reference[i] - reference[i + 1]) for reference in expected.values() for i in range(len(reference) - 1)
     ]
-    data = {"examples": kept, "noise": noise, "least_margin": min(margins)}
+    first = kept[examples[0].name]["scores"]
+    data = {"examples": kept, "noise": noise, "statistics": {"first_scores": first, "least_margin": min(margins)}}
     return Measurement.counted(metric, rows, n=len(examples), of="examples", **data)
 
 

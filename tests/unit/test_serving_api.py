@@ -55,7 +55,7 @@ OF_MODE = {"generate": (COMPLETIONS, CHAT), "embed": ("/v1/embeddings", "/rerank
 def test_routes_of_a_mode(served, mode):
     measured = api.routes(served({route: {} for route in OF_MODE[mode]}, mode))
     assert (measured.value, measured.n) == (0, 5)
-    assert sorted(measured.data["statuses"].values()) == [200] * len(OF_MODE[mode]) + [404] * (5 - len(OF_MODE[mode]))
+    assert sorted(measured.data["statistics"].values()) == [200] * len(OF_MODE[mode]) + [404] * (5 - len(OF_MODE[mode]))
 
 
 def test_a_route_that_is_broken_missing_or_too_many(served):

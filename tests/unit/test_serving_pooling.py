@@ -127,7 +127,7 @@ def test_a_healthy_server_is_within_rounding(serve, vectors):
     assert 0 < measured.value <= 1  # the noisiest member is at least as far
     assert judged(measured) is Outcome.PASS
     assert measured.n == len(TEXTS)
-    assert measured.data["least_cosine"] > 0.999
+    assert measured.data["statistics"]["least_cosine"] > 0.999
     assert [row.value for row in measured.rows] == sorted((row.value for row in measured.rows), reverse=True)
 
 
@@ -267,7 +267,7 @@ ASKED = {"rerank": pooling.ranked, "score": pooling.scored}
 def test_a_healthy_ranking(serve, vectors, example, route):
     measured = ASKED[route](serve(), [example], vectors)
     assert (measured.value, measured.n) == (0, 1)
-    assert measured.data["least_margin"] > measured.data["noise"] > 0
+    assert measured.data["statistics"]["least_margin"] > measured.data["noise"] > 0
 
 
 @pytest.mark.parametrize("route", ASKED)
