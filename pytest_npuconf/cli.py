@@ -12,6 +12,7 @@ from pytest_npuconf.audit.command import add_parser as add_audit
 from pytest_npuconf.campaign.command import add_parser as add_faults
 from pytest_npuconf.doctor.command import add_parser as add_doctor
 from pytest_npuconf.errors import AuditError, NpuconfError
+from pytest_npuconf.load.command import add_parser as add_load
 from pytest_npuconf.option_values import parse_path
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
 
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add_audit(commands)
     add_faults(commands)
     add_doctor(commands)
+    add_load(commands)
     return parser
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from pytest_npuconf.devices.base import Device
 from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
+from pytest_npuconf.stats import quantile_interval
 
 
 class SpeedRecorder:
@@ -50,24 +51,7 @@ class SpeedRecorder:
             unit="s",
             n=seconds.size,
             of="rounds",
-            interval=median_interval(seconds),
+            interval=quantile_interval(seconds, 0.5),
             rows=tuple(Row(f"round {i + 1}", float(seconds[i]), "s") for i in order),
             data={"seconds": seconds.tolist(), "rows_total": int(seconds.size)},
         )
-
-
-def median_interval(values: np.ndarray) -> tuple[float, float] | None:
-    """The narrowest symmetric pair of order statistics that holds the median with at least 95 %; None below six values.
-
-    Args:
-        values: shape ``(n,)``. With five values even the extremes hold it with 93.75 % only.
-    """
-    from scipy.stats import binom
-
-    ordered = np.sort(values)
-    n = ordered.size
-    # the largest k with P(Bin(n, 1/2) < k) <= 2.5 %: the k-th smallest and the k-th largest are the ends
-    k = int(binom.ppf(0.025, n, 0.5))
-    if k < 1 or n < 6:
-        return None
-    return float(ordered[k - 1]), float(ordered[n - k])

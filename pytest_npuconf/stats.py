@@ -132,3 +132,39 @@ def robust_sd(values: ArrayLike) -> float:
     if array.size == 0 or not np.isfinite(array).all():
         raise MetricError("robust_sd: needs at least one value, all finite")
     return float(1.4826 * np.median(np.abs(array)))
+
+
+def quantile_interval(values: ArrayLike, q: float) -> tuple[float, float] | None:
+    """The order statistics that hold the quantile ``q`` with at least 95 %, whatever the distribution; None where there are too
+    few values (:func:`samples_for`).
+
+    Args:
+        values: shape ``(n,)``, independent.
+
+    David and Nagaraja, Order Statistics, 2003, section 7.1: ``P(X(k) > x_q) = P(Bin(n, q) < k)``.
+
+    Raises:
+        MetricError: a value that is not finite, or ``q`` outside ``(0, 1)``.
+    """
+    from scipy.stats import binom
+
+    array = np.sort(np.asarray(values, dtype=np.float64).ravel())
+    if not 0 < q < 1 or not np.isfinite(array).all():
+        raise MetricError(f"quantile_interval: q {q:g} must be between 0 and 1, and every value finite")
+    n, side = array.size, (1 - CONFIDENCE) / 2
+    if n == 0:
+        return None
+    low, high = int(binom.ppf(side, n, q)), int(binom.ppf(1 - side, n, q)) + 1
+    return (float(array[low - 1]), float(array[high - 1])) if low >= 1 and high <= n else None
+
+
+def samples_for(q: float) -> int:
+    """The fewest values whose order statistics hold the quantile ``q`` with 95 %: 6 for a median, 368 for the 99th percentile.
+
+    Raises:
+        MetricError: ``q`` outside ``(0, 1)``.
+    """
+    if not 0 < q < 1:
+        raise MetricError(f"samples_for: q {q:g} must be between 0 and 1")
+    side = (1 - CONFIDENCE) / 2
+    return int(np.ceil(np.log(side) / np.log(max(q, 1 - q))))

@@ -1,0 +1,149 @@
+"""``npuconf load``: the arguments, what is printed, the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import shlex
+import sys
+from typing import Any
+
+from pytest_npuconf.files import write_atomically
+from pytest_npuconf.load.shape import ROUTES, Shape
+from pytest_npuconf.option_values import parse_path
+
+VALID, FAILED, INCONCLUSIVE = 0, 1, 3
+_EPILOG = """\
+exit status:
+  0  valid
+  1  a request failed, or an error
+  2  a wrong command line
+  3  inconclusive: the client, and not the server, may be what was measured
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """``load`` among the subcommands of npuconf."""
+    parser = commands.add_parser(
+        "load",
+        help="put load on an OpenAI-compatible server and measure latency and throughput, and the client itself",
+        description="Sends requests, stamps what comes back before it is parsed, and says whether the client can be believed.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--endpoint", metavar="URL", required=True, help="of the server: http://host:port")
+    parser.add_argument("--model", metavar="NAME", required=True, help="the name that it serves")
+    parser.add_argument(
+        "--concurrency", metavar="C", type=int, default=1, help="requests under way at once, at most; default 1"
+    )
+    parser.add_argument("--requests", metavar="N", type=int, required=True, help="measured requests")
+    parser.add_argument("--input-len", metavar="I", type=int, default=128, help="tokens of a prompt; default 128")
+    parser.add_argument(
+        "--output-len", metavar="O", type=int, default=128, help="tokens of an answer (ignore_eos); default 128"
+    )
+    parser.add_argument(
+        "--rate",
+        metavar="R",
+        type=float,
+        help="open loop: requests a second of a Poisson process; default: closed loop",
+    )
+    parser.add_argument("--route", choices=sorted(ROUTES), default="completions", help="default: completions")
+    parser.add_argument(
+        "--warmup", metavar="N", type=int, default=1, help="requests before the measured ones; default 1"
+    )
+    parser.add_argument(
+        "--seed", metavar="S", type=int, default=0, help="of prompts and of the times of an open loop; default 0"
+    )
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=600.0, help="for one answer; default 600")
+    parser.add_argument(
+        "--no-self-check", action="store_true", help="do not measure this client against known latencies first"
+    )
+    parser.add_argument("--json", metavar="FILE", type=parse_path, help="write everything here too")
+    parser.set_defaults(run=run)
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """The exit status."""
+    from pytest_npuconf.load.run import check, load
+    from pytest_npuconf.load.self_check import self_check
+
+    shape = Shape(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(Shape)})
+    check(shape)
+    bias = None
+    if not parsed.no_self_check:
+        _say("measuring this client against known latencies ...")
+        bias = self_check(shape)
+    found = load(parsed.endpoint, parsed.model, shape, timeout=parsed.timeout, announce=_say)
+    if bias is not None:
+        found = dataclasses.replace(found, doubts=(*found.doubts, *bias.doubts))
+    told = {
+        **found.to_json(), "endpoint": parsed.endpoint, "model": parsed.model, "command": shlex.join(sys.argv),
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "self_check": None if bias is None else bias.to_json(),
+        "client_host": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
+    }  # fmt: skip
+    print(text(told))
+    if parsed.json:
+        write_atomically(parsed.json, json.dumps(told, indent=1, sort_keys=True).encode())
+        print(f"JSON: {parsed.json}")
+    return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
+
+
+def text(told: dict[str, Any]) -> str:
+    """What is printed: figures with their intervals, failures, doubts, the verdict."""
+    shape, aggregates = told["shape"], told["aggregates"]
+    loop = (
+        f"open loop, {shape['rate']:g} requests a second"
+        if shape["rate"]
+        else f"closed loop, {shape['concurrency']} at once"
+    )
+    lines = [f"{told['model']} at {told['endpoint']}: {shape['requests']} requests, {loop}, {shape['input_len']} tokens in, "
+             f"{shape['output_len']} out"]  # fmt: skip
+    if "output_tokens_per_second" in aggregates:
+        lines.append(f"  output throughput   {aggregates['output_tokens_per_second']:.2f} tokens/s"
+                     f"   {aggregates['requests_per_second']:.3f} requests/s"
+                     f"   amortised {aggregates['amortised_ms_per_token']:.3f} ms/token (not TPOT)")  # fmt: skip
+    lines += [_row(name, aggregates[name]) for name in _NAMES if name in aggregates]
+    lines += [f"  {count} failed: {kind}" for kind, count in told["failures"].items()]
+    lines += [f"    first: {first}" for first in _first_troubles(told["requests"])]
+    if told["self_check"]:
+        bias = told["self_check"]
+        lines.append(f"  this client, at this shape: TTFT {bias['ttft']:+.2f} ms, p99 of gaps {bias['itl_p99']:+.2f} ms, "
+                     f"{bias['rate']:.1%} of a known rate")  # fmt: skip
+    lines += [f"  doubt: {doubt}" for doubt in told["doubts"]]
+    return "\n".join([*lines, told["verdict"].upper()])
+
+
+_NAMES = {
+    "ttft": "TTFT", "ttft_intended": "TTFT, from intended", "tpot": "TPOT", "itl": "gaps between chunks", "latency": "latency",
+    "latency_intended": "latency, from intended",
+}  # fmt: skip
+
+
+def _row(name: str, found: dict[str, Any]) -> str:
+    def interval(ends: list[float] | None) -> str:
+        return f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+
+    independent = name != "itl"  # gaps of one request are not: no interval
+    parts = [f"mean {found['mean']:.2f}{interval(found['mean_interval'] if independent else None)}"]
+    for q in ("p50", "p90", "p99"):
+        if q in found:
+            parts.append(f"{q} {found[q]['value']:.2f}{interval(found[q]['interval'] if independent else None)}")
+    parts += [f"{q}: needs {why}" for q, why in found["missing"].items() if q == "p99"]
+    return f"  {_NAMES[name]:<23} {'   '.join(parts)}   ms"
+
+
+def _first_troubles(requests: list[dict[str, Any]]) -> list[str]:
+    seen: dict[str, str] = {}
+    for request in requests:
+        if request["status"] != "ok":
+            seen.setdefault(request["status"], f"request {request['number']}: {request['trouble']}")
+    return list(seen.values())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
