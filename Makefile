@@ -20,13 +20,14 @@ SHORT_CAMPAIGN = nan-weight attention-scale-2% window-imposed dead-weight-row kv
 # Sockets, processes and command lines: nothing of theirs depends on what is pinned, and they take minutes.
 PINLESS = openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers
 RESULTS ?= results
+MODELS = tiny-qwen3 smollm2-135m-instruct tiny-qwen3-reranker
 
 export HF_HUB_OFFLINE = 1
 # threads that spin while they wait make a busy host ten times slower
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity
+.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity serving-faults load-bias
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -40,8 +41,15 @@ demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves 
 test: $(VENV)/.dev  ## every test; CI leaves out those that run the suites many times over (TESTS='-m "not campaign and not slow"')
 	$(VENV)/bin/pytest $(TESTS) -n $(WORKERS) --dist worksteal --durations 15
 
-test-serving: $(SERVING)/.dev  ## real vLLM on this CPU: served models, serving faults, failures (a quarter of an hour; SERVED narrows it)
-	$(SERVING)/bin/pytest $(if $(SERVED),$(SERVED),tests/serving) --durations 15
+test-serving: $(SERVING)/.dev  ## real vLLM on this CPU: served models, a short fault campaign, failures (a quarter of an hour; SERVED narrows it)
+	$(SERVING)/bin/pytest $(if $(SERVED),$(SERVED),tests/serving -m "not slow") --durations 15
+
+serving-faults: $(SERVING)/.dev  ## every fault of a server by a proxy before real vLLM, then: make campaign-page (half an hour)
+	@mkdir -p $(RESULTS)
+	$(SERVING)/bin/python -m tests.benchmarks.serving_faults --json $(RESULTS)/faults-tiny-qwen3-reranker.json
+
+load-bias: $(SERVING)/.dev  ## what npuconf load and vLLM's own client add to known latencies: docs/load.md (two minutes, on a quiet machine)
+	$(SERVING)/bin/python -m tests.benchmarks.load_bias --write
 
 test-fast: $(VENV)/.dev  ## unit and property tests only
 	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS) --dist worksteal --durations 15
@@ -77,7 +85,7 @@ faults-check: $(VENV)/.dev  ## the short campaign on tiny-qwen3: a fault for eac
 	$(CAMPAIGN) --model tiny-qwen3 --json $(RESULTS)/faults-check.json $(foreach fault,$(SHORT_CAMPAIGN),--fault $(fault))
 
 campaign-page: $(VENV)/.dev  ## after faults: docs/campaign-MODEL.md from its JSON
-	$(VENV)/bin/python -m tests.benchmarks.campaign_page $(wildcard $(RESULTS)/faults-tiny-qwen3.json $(RESULTS)/faults-smollm2-135m-instruct.json)
+	$(VENV)/bin/python -m tests.benchmarks.campaign_page $(wildcard $(MODELS:%=$(RESULTS)/faults-%.json))
 
 false-alarms: $(VENV)/.dev  ## every benign variant on five disjoint prompt draws, on tiny-qwen3 and smollm2 (hours)
 	@mkdir -p $(RESULTS)

@@ -103,7 +103,10 @@ def check_line(record: Record, width: int) -> tuple[str, str]:
         parts.append(f"gate {record['sense']} {format_number(record['bound'])}")
         left = room_left(record)
         if left is not None:
-            parts.append(f"{abs(left):.0%} {'left' if left >= 0 else 'over'}")
+            share = (
+                f"{abs(left):.0%}" if abs(left) < 10 else ">1000%"
+            )  # a p value is far from its bound, or a broken model
+            parts.append(f"{share} {'left' if left >= 0 else 'over'}")
         elif record["margin"] is not None:
             parts.append(f"margin {format_number(record['margin'])}")
         parts.append(record["role"] + (", waived" if record["waived"] else ""))

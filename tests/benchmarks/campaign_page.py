@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+_ONLY = "A fault met only the checks that should catch it (`--expected-only`): the others are not in its row."
 
 
 def page(matrix: dict[str, Any]) -> str:
     """Markdown: counts, then a row for each entry."""
     facts = ", ".join(
-        f"{key} {matrix['facts'][key]}" for key in ("host", "torch", "transformers") if key in matrix["facts"]
+        f"{key} {matrix['facts'][key]}" for key in ("host", "torch", "transformers", "vllm") if key in matrix["facts"]
     )
     precisions = matrix["precisions"]
     lines = [
@@ -21,6 +22,7 @@ def page(matrix: dict[str, Any]) -> str:
         "",
         f"{', '.join(matrix['labels'])}. Made from the JSON of `npuconf faults --model {matrix['model']}` by `make campaign-page`",
         f"({facts}; {matrix['time'][:10]}). Words: [campaign.md](campaign.md). Faults: [faults.md](faults.md).",
+        *([_ONLY] if "--expected-only" in matrix["command"] else []),
         "",
         "| | to be caught | caught | survived | equivalent | false alarms | does not apply | module right | wrong | unnamed |",
         "|---|---|---|---|---|---|---|---|---|---|",

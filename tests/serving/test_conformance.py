@@ -9,7 +9,8 @@ import pytest
     ("model", "engine", "modes"),
     [
         ("tiny-qwen3-reranker", "server", {"generate", "embed", "score", "classify"}),
-        ("smollm2-135m-instruct", "vllm", {"generate"}),
+        pytest.param("smollm2-135m-instruct", "vllm", {"generate"}, marks=pytest.mark.slow),
+        pytest.param("tiny-qwen3", "vllm", {"generate", "tensor_parallel"}, marks=pytest.mark.slow),
         ("minilm-l6-v2", "server", {"embed"}),
     ],
 )

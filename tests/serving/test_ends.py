@@ -90,7 +90,7 @@ def test_ctrl_c_in_the_middle(start):
 
 
 def test_the_server_dies_in_the_middle(start):
-    run = start("-k", "serving")
+    run = start("-k", "test_generate")
     run.wait_for("log-probabilities each")
     for process in ours(run.marker):
         if process.pid != run.process.pid:
@@ -102,7 +102,7 @@ def test_the_server_dies_in_the_middle(start):
 
 
 def test_the_server_hangs(start):
-    run = start("-k", "serving", "--npuconf-timeout", "20")
+    run = start("-k", "test_generate", "--npuconf-timeout", "20")
     run.wait_for("log-probabilities each")
     stopped = [p for p in ours(run.marker) if p.pid != run.process.pid]
     for process in stopped:
