@@ -49,8 +49,7 @@ class _Found:
     arrivals: list[int] = field(default_factory=list)
     usage: Mapping[str, Any] | None = None
     first: int | None = None
-    before: int = 0  # tokens that the server counted by now
-    finish: str | None = None
+    counted: int = 0  # tokens by the server's count so far
 
 
 def read(exchange: Exchange, asked: int | None = None) -> Reply:
@@ -89,9 +88,7 @@ def read(exchange: Exchange, asked: int | None = None) -> Reply:
 
 
 def _judged(exchange: Exchange, found: _Found, asked: int | None, coalesced: int) -> Reply:
-    usage = found.usage or {}
-    told = [usage.get(name) for name in ("completion_tokens", "prompt_tokens")]
-    tokens, prompt = (n if isinstance(n, int) and not isinstance(n, bool) else None for n in told)
+    tokens, prompt = (_count(found.usage, name) for name in ("completion_tokens", "prompt_tokens"))
     kind = trouble = ""
     if tokens is None:
         kind, trouble = (
@@ -148,12 +145,23 @@ def _take(found: _Found, data: bytes, stamp: int) -> list[int]:
         raise ValueError(f"an error in the stream: {quoted(data)}")
     usage = event.get("usage") if isinstance(event.get("usage"), dict) else None
     found.usage = usage or found.usage
-    if not _has_token(event.get("choices") or ()):
+    choices = event.get("choices") or ()
+    count = _count(usage, "completion_tokens")
+    # a token that is part of a character has no text yet, and is a token
+    if not (_has_token(choices) or (choices and count is not None and count > found.counted)):
         return []
-    if not found.arrivals and usage is not None and isinstance(usage.get("completion_tokens"), int):
-        found.first = max(1, usage["completion_tokens"])
+    if count is not None:
+        if not found.arrivals:
+            found.first = max(1, count)
+        found.counted = count
     found.arrivals.append(stamp)
     return [stamp]
+
+
+def _count(usage: Mapping[str, Any] | None, name: str) -> int | None:
+    """A count of ``usage``, None where it is not told."""
+    told = (usage or {}).get(name)
+    return told if isinstance(told, int) and not isinstance(told, bool) else None
 
 
 def _has_token(choices: Sequence[Any]) -> bool:

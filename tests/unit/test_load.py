@@ -83,6 +83,15 @@ def test_tokens_of_the_first_chunk_are_the_servers_count():
     assert read(exchanged(ANSWER)).first_told is False
 
 
+def test_a_token_without_text_is_a_token_where_the_server_counts_it():
+    def said(text, count):
+        return event({"choices": [{"text": text}], "usage": {"completion_tokens": count, "prompt_tokens": 1}})
+
+    reply = read(exchanged(HEADER, said("", 0), said("", 1), said("天", 2), said("", 2) + ending(1, 2)))
+    assert reply.arrivals == (1020, 1030)
+    assert (reply.first_tokens, reply.tokens, reply.kind) == (1, 2, "")
+
+
 DONE = chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 WRONG = {
     "no HTTP": ((b"hello",), "malformed", "no HTTP"),
