@@ -19,8 +19,8 @@ from pytest_npuconf.option_values import parse_path
 VALID, FAILED, INCONCLUSIVE = 0, 1, 3
 _EPILOG = """\
 exit status:
-  0  valid
-  1  a request failed, or an error
+  0  valid; with --against: B is not worse
+  1  a request failed, or an error; with --against: B is worse
   2  a wrong command line
   3  inconclusive: the client, and not the server, may be what was measured
 """
@@ -62,6 +62,24 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--no-self-check", action="store_true", help="do not measure this client against known latencies first"
     )
+    parser.add_argument(
+        "--against",
+        metavar="URL",
+        help="compare: a second server, under the same load in turn (A B B A); --endpoint is A",
+    )
+    parser.add_argument(
+        "--against-model", metavar="NAME", help="the name that the second server serves; default: --model"
+    )
+    parser.add_argument(
+        "--blocks", metavar="N", type=int, default=8, help="of four rounds of --requests each; default 8"
+    )
+    parser.add_argument(
+        "--margin",
+        metavar="SHARE",
+        type=float,
+        default=0.1,
+        help="the slowdown that matters; default 0.1, ten per cent",
+    )
     parser.add_argument("--json", metavar="FILE", type=parse_path, help="write everything here too")
     parser.set_defaults(run=run)
 
@@ -77,20 +95,46 @@ def run(parsed: argparse.Namespace) -> int:
     if not parsed.no_self_check:
         _say("measuring this client against known latencies ...")
         bias = self_check(shape)
+    if parsed.against:
+        return _compare(parsed, shape, () if bias is None else tuple(bias.doubts))
     found = load(parsed.endpoint, parsed.model, shape, timeout=parsed.timeout, announce=_say)
     if bias is not None:
         found = dataclasses.replace(found, doubts=(*found.doubts, *bias.doubts))
-    told = {
-        **found.to_json(), "endpoint": parsed.endpoint, "model": parsed.model, "command": shlex.join(sys.argv),
+    told = {**found.to_json(), **_said(parsed), "self_check": None if bias is None else bias.to_json()}
+    print(text(told))
+    _write(parsed, told)
+    return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
+
+
+def _compare(parsed: argparse.Namespace, shape: Shape, doubts: tuple[str, ...]) -> int:
+    """``--against``: 0 not worse, 1 worse, 3 inconclusive, or measured by a client in doubt."""
+    from pytest_npuconf.load import compare
+    from pytest_npuconf.metrics.interleaved import Standing
+
+    found = compare.compare(
+        parsed.endpoint, parsed.against, (parsed.model, parsed.against_model or parsed.model), shape, blocks=parsed.blocks,
+        margin=parsed.margin, timeout=parsed.timeout, announce=_say,
+    )  # fmt: skip
+    found = dataclasses.replace(found, doubts=(*doubts, *found.doubts))
+    print(compare.text(found))
+    _write(parsed, {**found.to_json(), **_said(parsed), "against": parsed.against, "shape": dataclasses.asdict(shape)})
+    if found.doubts:
+        return INCONCLUSIVE
+    return {Standing.NOT_WORSE: VALID, Standing.WORSE: FAILED}.get(found.standing, INCONCLUSIVE)
+
+
+def _said(parsed: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "endpoint": parsed.endpoint, "model": parsed.model, "command": shlex.join(sys.argv),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "self_check": None if bias is None else bias.to_json(),
         "client_host": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
     }  # fmt: skip
-    print(text(told))
+
+
+def _write(parsed: argparse.Namespace, told: dict[str, Any]) -> None:
     if parsed.json:
         write_atomically(parsed.json, json.dumps(told, indent=1, sort_keys=True).encode())
         print(f"JSON: {parsed.json}")
-    return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
 
 
 def text(told: dict[str, Any]) -> str:

@@ -8,13 +8,14 @@ import socket
 import threading
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_npuconf.cli import main
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.load import result
+from pytest_npuconf.load import compare, result
 from pytest_npuconf.load.ask import address_of, requests_of
 from pytest_npuconf.load.exchange import Exchange, Framing
 from pytest_npuconf.load.generator import SECOND, Address, Generator, Watch, poisson
@@ -524,3 +525,60 @@ def test_a_wrong_command_is_one_error(capsys, words, said):
     assert said in err
     assert "  mend: " in err
     assert out == ""
+
+
+# ---------------------------------------------------------------- two servers
+
+
+def compared(capsys, a, b, *more):
+    shape = ("--requests", 3, "--concurrency", 1, "--output-len", 8, "--input-len", 4, "--no-self-check", "--blocks", 6)
+    return told(capsys, "--endpoint", a, "--against", b, "--model", "truth", *shape, *more)
+
+
+def test_a_server_that_takes_three_times_as_long_is_worse(capsys, tmp_path):
+    """Far enough apart for a busy machine; ten per cent are shown by simulation in tests/property."""
+    with truth_server(Truth(10.0, 1.0)) as a, truth_server(Truth(30.0, 3.0)) as b:
+        status, out, err = compared(capsys, a, b, "--margin", "1.5", "--json", tmp_path / "found.json")
+    kept = json.loads((tmp_path / "found.json").read_text())
+    assert kept["standing"] == "worse"
+    assert status == (3 if kept["doubts"] else 1)
+    assert {name: one["standing"] for name, one in kept["figures"].items()}["latency"] == "worse"
+    assert kept["figures"]["ttft"]["slowdown"] == pytest.approx(3.0, rel=0.3)
+    assert kept["order"] == "ABBABAAB" * 3
+    assert "A against A, round 1 of 24: A" in err
+    assert "B is WORSE than A" in out
+
+
+def test_a_second_server_that_fails_is_an_error(capsys):
+    def say(_number, handler):
+        handler.wfile.write(b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nbad")
+
+    with truth_server(Truth(5.0, 1.0)) as a, Server(say) as broken:
+        status, _, err = compared(capsys, a, f"http://127.0.0.1:{broken.server_address[1]}", "--warmup", 0)
+    assert status == 1
+    assert "in round 2, the first: status: 500" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [(("--blocks", 5), "--blocks 5: at least 6"), (("--margin", 0), "--margin 0: must be a share above 0")],
+)
+def test_a_comparison_that_cannot_be(capsys, more, said):
+    status, _, err = compared(capsys, "http://127.0.0.1:1", "http://127.0.0.1:2", *more)
+    assert status == 1
+    assert said in err
+
+
+def test_a_server_that_differs_from_itself_by_more_than_matters_is_said(monkeypatch):
+    draw = np.random.default_rng(0)
+
+    def noisy(_url, _model, shape, **_):
+        seconds = float(np.exp(draw.normal(0, 0.5)))
+        return result.result_of(
+            shape, [reply(i, sent=i * seconds, first=seconds / 4, last=seconds) for i in range(3)], Watch()
+        )
+
+    monkeypatch.setattr(compare, "load", noisy)
+    with pytest.raises(SettingsError, match="A differs from itself by") as caught:
+        compare.compare("a", "b", ("m", "m"), Shape(3, 1, 4, 4), blocks=6)
+    assert "--blocks" in caught.value.mend
