@@ -154,6 +154,11 @@ def text(told: dict[str, Any]) -> str:
     lines += [_row(name, aggregates[name]) for name in _NAMES if name in aggregates]
     lines += [f"  {count} failed: {kind}" for kind, count in told["failures"].items()]
     lines += [f"    first: {first}" for first in _first_troubles(told["requests"])]
+    if told["server"]:
+        means, outside = told["server"]["means"], told["server"]["outside"]
+        lines.append("  the server's own metrics: " + ", ".join(
+            f"{name} {value:.2f} ms" + (f" (outside of it {outside[name]:+.2f})" if name in outside else "")
+            for name, value in means.items()))  # fmt: skip
     if told["self_check"]:
         bias = told["self_check"]
         lines.append(f"  this client, at this shape: TTFT {bias['ttft']:+.2f} ms, p99 of gaps {bias['itl_p99']:+.2f} ms, "

@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_npuconf.load.generator import SECOND, Watch
 from pytest_npuconf.load.reply import Reply
+from pytest_npuconf.load.server_metrics import ServerSide
 from pytest_npuconf.load.shape import Shape
 from pytest_npuconf.metrics.latency import (
     Spread,
@@ -32,7 +33,8 @@ DELIVERED = 0.9  # of the concurrency that was asked for
 class LoadResult:
     """One run. ``spreads``: seconds by name: ``ttft``, ``ttft_intended`` (open loop: from when the request was to be sent),
     ``tpot``, ``latency``, ``latency_intended``, ``itl`` (gaps between chunks; those of one request are not independent, so it has
-    no intervals). ``failures``: how many of each kind. ``doubts``: why the client, and not the server, may be what was measured."""
+    no intervals). ``server``: what its own metrics say of the same time.
+    ``failures``: how many of each kind. ``doubts``: why the client, and not the server, may be what was measured."""
 
     shape: Shape
     replies: tuple[Reply, ...]
@@ -43,6 +45,7 @@ class LoadResult:
     delivered: float | None = None
     failures: dict[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
+    server: ServerSide | None = None
 
     @property
     def verdict(self) -> str:
@@ -63,22 +66,25 @@ class LoadResult:
                 **dataclasses.asdict(self.watch), "delivered_concurrency": self.delivered,
                 "coalesced_chunks": sum(r.coalesced for r in self.replies),
             },
+            "server": None if self.server is None else self.server.to_json({n: s.mean * 1e3 for n, s in self.spreads.items()}),
             "requests": [_reply_json(reply, begin) for reply in self.replies],
         }  # fmt: skip
 
 
-def result_of(shape: Shape, replies: Sequence[Reply], watch: Watch) -> LoadResult:
+def result_of(shape: Shape, replies: Sequence[Reply], watch: Watch, server: ServerSide | None = None) -> LoadResult:
     """Aggregate what was answered; a failed request is counted and in no latency."""
     failures = dict(Counter(reply.kind for reply in replies if reply.kind))
     good = [reply for reply in replies if not reply.kind]
+    others = [] if server is None else server.doubts(len(replies))
     if not good:
-        return LoadResult(shape, tuple(replies), watch, failures=failures, doubts=tuple(_doubts(shape, watch, None)))
+        doubts = (*_doubts(shape, watch, None), *others)
+        return LoadResult(shape, tuple(replies), watch, failures=failures, doubts=doubts, server=server)
     sent, ended = min(r.sent for r in replies), max(r.ended for r in replies)
     delivered = concurrency([r.sent / SECOND for r in replies], [r.ended / SECOND for r in replies])
     seconds = (ended - sent) / SECOND
     return LoadResult(
         shape, tuple(replies), watch, _spreads(good, shape), output_throughput([r.tokens for r in good], 0.0, seconds),
-        len(good) / seconds, delivered, failures, tuple(_doubts(shape, watch, delivered)),
+        len(good) / seconds, delivered, failures, (*_doubts(shape, watch, delivered), *others), server,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.load import server_metrics
 from pytest_npuconf.load.ask import address_of, requests_of
 from pytest_npuconf.load.generator import Generator, poisson
 from pytest_npuconf.load.reply import read
@@ -43,8 +44,10 @@ def load(
         raise SettingsError(
             f"{url}: {error.strerror or error}", mend="name the server's URL: --endpoint URL"
         ) from error
+    before = server_metrics.read(url)
     exchanges = run.run()
-    return result_of(shape, [read(e, shape.output_len) for e in exchanges], run.watch)
+    server = server_metrics.between(before, server_metrics.read(url))
+    return result_of(shape, [read(e, shape.output_len) for e in exchanges], run.watch, server)
 
 
 def check(shape: Shape) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_npuconf.cli import main
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.load import compare, result
+from pytest_npuconf.load import compare, result, server_metrics
 from pytest_npuconf.load.ask import address_of, requests_of
 from pytest_npuconf.load.exchange import Exchange, Framing
 from pytest_npuconf.load.generator import SECOND, Address, Generator, Watch, poisson
@@ -525,6 +525,54 @@ def test_a_wrong_command_is_one_error(capsys, words, said):
     assert said in err
     assert "  mend: " in err
     assert out == ""
+
+
+# ---------------------------------------------------------------- what the server says itself
+
+METRICS = """# HELP vllm:time_to_first_token_seconds ...
+vllm:time_to_first_token_seconds_bucket{engine="0",le="0.1"} 3.0
+vllm:time_to_first_token_seconds_count{engine="0",model_name="m"} 4.0
+vllm:time_to_first_token_seconds_sum{engine="0",model_name="m"} 0.5
+vllm:time_to_first_token_seconds_count{engine="1",model_name="m"} 1.0
+vllm:time_to_first_token_seconds_sum{engine="1",model_name="m"} 0.25
+vllm:request_queue_time_seconds_count 5
+vllm:request_queue_time_seconds_sum 1e-2
+"""
+
+
+def later(text, count, total):
+    return text.replace('_count{engine="0",model_name="m"} 4.0', f'_count{{engine="0"}} {count}').replace(
+        '_sum{engine="0",model_name="m"} 0.5', f'_sum{{engine="0"}} {total}'
+    )
+
+
+def test_what_happened_between_two_readings():
+    before, after = server_metrics.parse(METRICS), server_metrics.parse(later(METRICS, 14, 1.5))
+    found = server_metrics.between(before, after)
+    assert found == server_metrics.ServerSide(10, {"ttft": pytest.approx(100.0)})
+    assert found.to_json({"ttft": 103.0, "tpot": 1.0})["outside"] == {"ttft": pytest.approx(3.0)}
+    assert found.doubts(10) == []
+    assert "10 requests meanwhile, 8 of them ours" in found.doubts(8)[0]
+
+
+@pytest.mark.parametrize("text", ["", "up 1", "vllm:time_to_first_token_seconds_count 3"])
+def test_what_are_no_metrics_of_vllm(text):
+    assert server_metrics.parse(text) is None
+
+
+def test_a_reading_that_is_missing_or_went_back_says_nothing():
+    here, anew = server_metrics.parse(METRICS), server_metrics.parse(later(METRICS, 1, 0.1))
+    assert server_metrics.between(None, here) is None
+    assert server_metrics.between(here, None) is None
+    assert server_metrics.between(here, anew) is None
+    assert server_metrics.between(here, here) is None
+
+
+def test_a_server_without_metrics_is_measured_all_the_same():
+    with truth_server(Truth(2.0, 1.0)) as url:
+        assert server_metrics.read(url) is None
+        assert load(url, "truth", Shape(2, 1, 4, 4)).server is None
+    assert server_metrics.read("http://127.0.0.1:9") is None
 
 
 # ---------------------------------------------------------------- two servers

@@ -1,0 +1,81 @@
+"""What a server says of the same requests in its own ``/metrics``: time to the first token, queue, whether it was ours alone.
+
+Names of vLLM (v1/metrics/loggers.py, 0.18 and 0.32); of the text format: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+from __future__ import annotations
+
+import re
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+HISTOGRAMS = {
+    "ttft": "vllm:time_to_first_token_seconds",
+    "latency": "vllm:e2e_request_latency_seconds",
+    "queue": "vllm:request_queue_time_seconds",
+}
+_LINE = re.compile(r"^(vllm:[a-z0-9_]+)_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Sums in seconds and counts of each histogram by the names of :data:`HISTOGRAMS`, over all engines behind the address."""
+
+    sums: dict[str, float]
+    counts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ServerSide:
+    """Between two readings: how many requests the server finished, and its mean milliseconds by figure."""
+
+    requests: int
+    means: dict[str, float]
+
+    def to_json(self, client: dict[str, float]) -> dict[str, Any]:
+        """JSON values only. ``client``: its own means in milliseconds; ``outside`` is what the network and the client add."""
+        outside = {name: client[name] - mean for name, mean in self.means.items() if name in client}
+        return {"requests": self.requests, "means": self.means, "outside": outside}
+
+    def doubts(self, sent: int) -> list[str]:
+        """Requests that were not ours."""
+        if self.requests <= sent:
+            return []
+        return [f"the server answered {self.requests} requests meanwhile, {sent} of them ours: somebody else uses it"]
+
+
+def read(url: str, timeout: float = 5.0) -> Counters | None:
+    """The counters of the server at ``url``; None where it has no ``/metrics``, or none of vLLM's."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(f"{url.rstrip('/').removesuffix('/v1')}/metrics", timeout=timeout) as answer:
+            return parse(answer.read().decode("utf-8", "replace"))
+    except (OSError, urllib.error.URLError):
+        return None
+
+
+def parse(text: str) -> Counters | None:
+    """The counters in the text of ``/metrics``; None where the first histogram is not there."""
+    found = Counters({}, {})
+    for name, which, value in _LINE.findall(text):
+        for short, histogram in HISTOGRAMS.items():
+            if name == histogram:
+                into = found.sums if which == "sum" else found.counts
+                into[short] = into.get(short, 0.0) + float(value)
+    return found if "ttft" in found.counts and "ttft" in found.sums else None
+
+
+def between(before: Counters | None, after: Counters | None) -> ServerSide | None:
+    """What happened between two readings; None where one is missing, nothing was answered, or the server was started anew."""
+    if before is None or after is None:
+        return None
+    counts = {name: after.counts[name] - before.counts.get(name, 0.0) for name in after.counts}
+    if any(count < 0 for count in counts.values()) or counts["ttft"] <= 0:
+        return None
+    means = {
+        name: 1e3 * (after.sums[name] - before.sums.get(name, 0.0)) / counts[name]
+        for name in after.sums if counts.get(name, 0) > 0
+    }  # fmt: skip
+    return ServerSide(round(counts["ttft"]), means)
