@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.engines.base import Engine
     from pytest_npuconf.engines.served import Served
     from pytest_npuconf.hidden_comparison import HiddenComparison
+    from pytest_npuconf.load.result import LoadResult
     from pytest_npuconf.module_comparison import ModuleComparison
     from pytest_npuconf.precisions import Precision
     from pytest_npuconf.references.live import LiveReference
@@ -97,6 +98,22 @@ def npuconf_served(
 def npuconf_first(npuconf_serving: ServingBench, npuconf_served: Served, npu_card: Card) -> First:
     """What the first request after the start asked and got."""
     return npuconf_serving.first[npu_card.name, npuconf_served.dtype, npuconf_served.mode]
+
+
+@pytest.fixture
+def npu_load(request: pytest.FixtureRequest, npuconf_served: Served) -> Callable[..., LoadResult]:
+    """Puts load on the served model: ``npu_load(requests=40, concurrency=4, input_len=64, output_len=32)``, see
+    :class:`pytest_npuconf.load.shape.Shape`; engine ``server`` only."""
+    from pytest_npuconf.load.run import load
+    from pytest_npuconf.load.shape import Shape
+    from pytest_npuconf.serving.api import http
+
+    run, over = run_plugin(request.config), http(npuconf_served)
+
+    def call(**shape: Any) -> LoadResult:
+        return load(over.url, over.model, Shape(**shape), timeout=run.plan.settings.timeout, announce=run.progress.step)
+
+    return call
 
 
 def mode_of(item: pytest.Item) -> str:

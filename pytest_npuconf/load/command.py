@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from pytest_npuconf.files import write_atomically
+from pytest_npuconf.load.exports import as_bencher, as_openmetrics
 from pytest_npuconf.load.shape import ROUTES, Shape
 from pytest_npuconf.option_values import parse_path
 
@@ -81,6 +82,12 @@ def add_parser(commands: Any) -> None:
         help="the slowdown that matters; default 0.1, ten per cent",
     )
     parser.add_argument("--json", metavar="FILE", type=parse_path, help="write everything here too")
+    parser.add_argument(
+        "--openmetrics", metavar="FILE", type=parse_path, help="write the aggregates as OpenMetrics text"
+    )
+    parser.add_argument(
+        "--bencher", metavar="FILE", type=parse_path, help="write the aggregates in Bencher's metric format"
+    )
     parser.set_defaults(run=run)
 
 
@@ -103,6 +110,9 @@ def run(parsed: argparse.Namespace) -> int:
     told = {**found.to_json(), **_said(parsed), "self_check": None if bias is None else bias.to_json()}
     print(text(told))
     _write(parsed, told)
+    for file, export in ((parsed.openmetrics, as_openmetrics), (parsed.bencher, as_bencher)):
+        if file:
+            write_atomically(file, export(told).encode())
     return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
 
 

@@ -55,6 +55,7 @@ class _Connection:
     framing: Framing = field(default_factory=Framing)
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
     connected: bool = False
+    used: bool = False  # it has answered before
 
 
 class Generator:
@@ -228,7 +229,8 @@ class Generator:
                 return
             if not data:
                 whole = connection.framing.ends_with_connection
-                self._fail(connection, "" if whole else f"closed: after {sum(map(len, exchange.reads))} bytes")
+                where = ", on a connection that had answered before" if connection.used else ""
+                self._fail(connection, "" if whole else f"closed: after {sum(map(len, exchange.reads))} bytes{where}")
                 return
             exchange.stamps.append(stamp)
             exchange.reads.append(data)
@@ -243,7 +245,7 @@ class Generator:
     def _finish(self, connection: _Connection, stamp: int) -> None:
         assert connection.exchange is not None
         connection.exchange.ended = stamp
-        connection.exchange = None
+        connection.exchange, connection.used = None, True
         self._busy.discard(connection)
         self._ended += 1
         if connection.framing.closes:

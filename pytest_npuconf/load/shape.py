@@ -14,9 +14,9 @@ class Shape:
     that length) or ``chat`` (words; ``usage`` says how many tokens they are). ``warmup``: requests before the measured ones."""
 
     requests: int
-    concurrency: int
-    input_len: int
-    output_len: int
+    concurrency: int = 1
+    input_len: int = 128
+    output_len: int = 128
     rate: float | None = None
     route: str = "completions"
     warmup: int = 1

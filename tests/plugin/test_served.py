@@ -117,6 +117,40 @@ def test_a_server_that_hangs_is_left_after_the_timeout(attached):
     assert "no answer within 1 s" in result.stdout.str() or "timeout" in result.stdout.str()
 
 
+STREAM = [
+    {"choices": [{"text": "a"}], "usage": {"prompt_tokens": 8, "completion_tokens": 1}},
+    {"choices": [{"text": "b"}], "usage": {"prompt_tokens": 8, "completion_tokens": 2}},
+    {"choices": [], "usage": {"prompt_tokens": 8, "completion_tokens": 2}},
+]
+WHOLE = {"choices": [{"text": "ab", "token_ids": [1, 2], "finish_reason": "length"}],
+         "usage": {"prompt_tokens": 8, "completion_tokens": 2}}  # fmt: skip
+
+
+def test_load_on_the_served_model_in_a_test_of_ones_own(attached, pytester):
+    pytester.makepyfile(
+        test_mine="""
+        def test_load(npu_load):
+            found = npu_load(requests=6, concurrency=2, input_len=8, output_len=2)
+            assert found.failures == {}, found.replies
+            assert found.spreads["ttft"].n == 6
+            assert found.throughput > 0
+        """
+    )
+    routes = {"/v1/completions": lambda body: STREAM if body.get("stream") else WHOLE}
+    result = attached(routes, "test_mine.py")
+    result.assert_outcomes(passed=2)  # bfloat16 against float32 and against itself
+    asked = [body for body in result.server.bodies("/v1/completions") if body.get("stream")]
+    assert len(asked) == 2 * 7, "six, and one to warm up"
+
+
+def test_load_needs_an_endpoint(run, pytester):
+    pytester.makepyfile(test_mine="def test_load(npu_load):\n    pass\n")
+    result = run("--model", "card.toml", "--npuconf-precision", "bfloat16", "test_mine.py")
+    assert result.ret == 1
+    assert "serves nothing" in result.stdout.str()
+    assert "mend: --npuconf-engine server" in result.stdout.str()
+
+
 def test_a_generating_server_asked_to_rank(run, tiny_weights):
     """What embeds is not there: the message names the mode that has the route."""
     from tests.plugin.conftest import card_text

@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import itertools
 import json
+import re
 import socket
 import threading
 import time
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from pytest_npuconf.cli import main
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.load import compare, result, server_metrics
+from pytest_npuconf.load import compare, exports, result, server_metrics
 from pytest_npuconf.load.ask import address_of, requests_of
 from pytest_npuconf.load.exchange import Exchange, Framing
 from pytest_npuconf.load.generator import SECOND, Address, Generator, Watch, poisson
@@ -200,6 +201,17 @@ def test_a_server_that_closes_after_each_answer():
         replies = [read(e, 3) for e in Generator(server.address, [REQUEST] * 12, concurrency=3).run()]
     assert {r.kind for r in replies} == {""}
     assert server.connections == 12
+
+
+def test_a_server_that_closes_without_a_word_is_said_to_have_answered_before():
+    def again(number, handler):
+        if number == 0:
+            handler.wfile.write(ANSWER)
+        handler.close_connection = number > 0
+
+    with Server(again) as server:
+        replies = [read(e, 3) for e in Generator(server.address, [REQUEST] * 2, concurrency=1).run()]
+    assert [r.trouble for r in replies] == ["", "after 0 bytes, on a connection that had answered before"]
 
 
 def test_an_answer_without_length_ends_with_the_connection():
@@ -480,7 +492,8 @@ def told(capsys, *words):
 def test_the_command_measures_and_writes(capsys, tmp_path):
     with truth_server(Truth(10.0, 1.0)) as url:
         status, out, err = told(capsys, "--endpoint", url, "--model", "truth", "--requests", 8, "--concurrency", 2,
-                                "--output-len", 8, "--json", tmp_path / "load.json")  # fmt: skip
+                                "--output-len", 8, "--json", tmp_path / "load.json", "--openmetrics", tmp_path / "load.txt",
+                                "--bencher", tmp_path / "bencher.json")  # fmt: skip
     kept = json.loads((tmp_path / "load.json").read_text())
     assert status == {"valid": 0, "inconclusive": 3}[kept["verdict"]]
     assert out.splitlines()[-2] == kept["verdict"].upper()
@@ -489,6 +502,8 @@ def test_the_command_measures_and_writes(capsys, tmp_path):
     assert kept["aggregates"]["ttft"]["mean"] >= 10.0
     assert kept["self_check"]["truth_late"] >= 0.0
     assert "p99: needs 368 requests, 8 were measured" in out
+    assert (tmp_path / "load.txt").read_text().endswith("# EOF\n")
+    assert json.loads((tmp_path / "bencher.json").read_text())
 
 
 def test_a_server_that_fails_is_exit_1_and_says_why(capsys):
@@ -573,6 +588,42 @@ def test_a_server_without_metrics_is_measured_all_the_same():
         assert server_metrics.read(url) is None
         assert load(url, "truth", Shape(2, 1, 4, 4)).server is None
     assert server_metrics.read("http://127.0.0.1:9") is None
+
+
+# ---------------------------------------------------------------- other tools
+
+
+@pytest.fixture
+def measured():
+    found = result.result_of(Shape(400, 2, 16, 3), [reply(i, sent=i * 0.4) for i in range(400)], Watch())
+    return {**found.to_json(), "model": 'a "model"'}
+
+
+def test_openmetrics_has_each_figure_in_seconds_and_an_end(measured):
+    lines = exports.as_openmetrics(measured).splitlines()
+    assert lines[-1] == "# EOF"
+    samples = dict(re.fullmatch(r"(\S+\{.*\}) (\S+)", line).groups() for line in lines if not line.startswith("#"))
+    labels = r'model="a \"model\"",concurrency="2",input_len="16",output_len="3",loop="closed",verdict="inconclusive"'
+    assert float(samples[f'npuconf_ttft_seconds{{{labels},stat="mean"}}']) == pytest.approx(0.1)
+    assert float(samples[f'npuconf_ttft_seconds{{{labels},stat="p99"}}']) == pytest.approx(0.1)
+    assert samples[f'npuconf_failed_requests{{{labels},kind="none"}}'] == "0.0"
+    families = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+
+
+def test_bencher_has_values_with_their_ends(measured):
+    [(name, measures)] = json.loads(exports.as_bencher(measured)).items()
+    assert name == 'a "model", 2 at once, 16 in, 3 out'
+    assert measures["ttft_ms"]["lower_value"] <= measures["ttft_ms"]["value"] <= measures["ttft_ms"]["upper_value"]
+    assert "lower_value" not in measures["itl_ms"]
+    assert measures["failed_requests"] == {"value": 0}
+
+
+def test_what_was_not_measured_is_not_exported():
+    lost = {**result.result_of(SHAPE, [Reply(0, 0, 0, 1, kind="refused")], Watch()).to_json(), "model": "m"}
+    assert "npuconf_ttft" not in exports.as_openmetrics(lost)
+    assert 'kind="refused"} 1.0' in exports.as_openmetrics(lost)
+    assert json.loads(exports.as_bencher(lost)) == {"m, 2 at once, 16 in, 3 out": {"failed_requests": {"value": 1}}}
 
 
 # ---------------------------------------------------------------- two servers
