@@ -527,6 +527,7 @@ class TestTogether:
         script = (
             "import os, signal, threading, time\n"
             "from pytest_npuconf.engines.openai_client import Client\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background job ignores it
             f"client = Client({server.url!r}, timeout=60.0)\n"
             "threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
             f"client.together([({ROUTE!r}, {{}})] * 50, 2)\n"

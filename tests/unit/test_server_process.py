@@ -50,6 +50,8 @@ import os, signal, sys, time
 from pathlib import Path
 from pytest_npuconf.engines.server_process import ServerProcess
 folder, port, program = sys.argv[1:4]
+for number in (signal.SIGINT, signal.SIGHUP):  # nohup, and a shell's background, leave them ignored
+    signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 process = ServerProcess([sys.executable, program, folder, port], {}, f"http://127.0.0.1:{port}", "/health",
                         Path(folder) / "log", name="small", grace=0.5)
 process.start(lambda line: print(line, flush=True))
