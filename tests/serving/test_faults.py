@@ -1,4 +1,4 @@
-"""A fault of a server for each family of checks, by a proxy in front of real vLLM: caught by the check that should. All of them
+"""Faults of a server, by a proxy in front of real vLLM: caught by the check that should. All of them
 and the benign variants: ``make serving-faults``."""
 
 import json
@@ -8,8 +8,7 @@ import pytest
 from pytest_npuconf.faults.catalogue_serving import SERVING
 from tests.benchmarks.serving_faults import campaign
 
-SHORT = ("stale-prefix-cache", "double-bos", "top-k-off-by-one", "cross-talk", "broken-utf8", "wrong-pooling-token",
-         "unsorted-rerank")  # fmt: skip
+SHORT = ("stale-prefix-cache", "top-k-off-by-one", "cross-talk", "broken-utf8", "wrong-pooling-token")
 FAULTS = {fault.name: fault for fault in SERVING}
 
 

@@ -89,6 +89,7 @@ def test_the_reference_is_the_model_s_own_and_its_noise_far_below_a_defect(model
     assert np.linalg.norm(cut - rows, axis=1).mean() > 10 * noise.mean()
 
 
+@pytest.mark.slow
 def test_a_server_that_pools_by_the_first_token_is_not_conformant(run_pytest, tmp_path):
     """Real vLLM, told so by the card."""
     text = CARD.path.read_text(encoding="utf-8")
