@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.checker import Checker
     from pytest_npuconf.comparison import Comparison
     from pytest_npuconf.devices import Device
+    from pytest_npuconf.documents import Document
     from pytest_npuconf.engines.base import Engine
     from pytest_npuconf.engines.served import Served
     from pytest_npuconf.hidden_comparison import HiddenComparison
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.references.stored import StoredReference
     from pytest_npuconf.run_plugin import RunPlugin
     from pytest_npuconf.serving.bench import First, ServingBench
+    from pytest_npuconf.serving.near_ties import Judge
     from pytest_npuconf.speed import SpeedRecorder
     from pytest_npuconf.workbench import Workbench
 
@@ -98,6 +100,18 @@ def npuconf_served(
 def npuconf_first(npuconf_serving: ServingBench, npuconf_served: Served, npu_card: Card) -> First:
     """What the first request after the start asked and got."""
     return npuconf_serving.first[npu_card.name, npuconf_served.dtype, npuconf_served.mode]
+
+
+@pytest.fixture
+def npuconf_judge(npuconf_serving: ServingBench, npu_card: Card, npu_precision: Precision) -> Judge:
+    """Of greedy answers: each token the reference's best, or a near tie."""
+    return npuconf_serving.judge(npu_card.name, npu_precision.candidate)
+
+
+@pytest.fixture
+def npuconf_long(npuconf_serving: ServingBench, npu_card: Card) -> list[Document]:
+    """The card's documents, the longest first."""
+    return npuconf_serving.long(npu_card.name)
 
 
 @pytest.fixture

@@ -338,16 +338,25 @@ def _addresses(url: str) -> tuple[str, str, str]:
     )
 
 
+def authorization(key: str) -> dict[str, str]:
+    """The header that carries the server's key; none where it is empty.
+
+    Raises:
+        SettingsError: a character that no header can carry.
+    """
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise SettingsError(
+            "the server's key holds a character that no HTTP header can carry (a line end?)",
+            mend="set NPUCONF_API_KEY to the key alone",
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
 def _headers(key: str) -> dict[str, str]:
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
-    if key:
-        if not (key.isascii() and key.isprintable()):
-            raise SettingsError(
-                "the server's key holds a character that no HTTP header can carry (a line end?)",
-                mend="set NPUCONF_API_KEY to the key alone",
-            )
-        headers["Authorization"] = f"Bearer {key}"
-    return headers
+    fixed = {"Content-Type": "application/json", "Accept-Encoding": "identity", "Connection": "close"}
+    return {**fixed, **authorization(key)}
 
 
 def _head(response: httpx.Response) -> dict[str, Any]:

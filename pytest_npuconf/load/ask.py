@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from pytest_npuconf.engines.openai_client import KEY_VARIABLE
+from pytest_npuconf.engines.openai_client import KEY_VARIABLE, authorization
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.load.generator import Address
 from pytest_npuconf.load.shape import ROUTES, Shape
 
 FIRST_ID, IDS = 256, 768  # token ids of random prompts: in every vocabulary, and special in none that we know
-WORDS = (
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "red",
-    "blue",
-    "green",
-    "house",
-    "tree",
-    "river",
-    "stone",
-    "light",
-    "road",
-)
+WORDS = ("one", "two", "three", "four", "five", "red", "blue", "green", "house", "tree", "river", "stone", "light",
+         "road")  # fmt: skip
 
 
 def address_of(url: str) -> tuple[Address, str]:
@@ -70,13 +55,9 @@ def _body(shape: Shape, model: str, draw: np.random.Generator) -> dict[str, Any]
 
 def _bytes(body: dict[str, Any], shape: Shape, address: Address, path: str) -> bytes:
     data = json.dumps(body).encode()
+    key = [f"{name}: {value}" for name, value in authorization(os.environ.get(KEY_VARIABLE, "")).items()]
     lines = [
         f"POST {path}{ROUTES[shape.route]} HTTP/1.1", f"Host: {address.host}:{address.port}", "Content-Type: application/json",
-        "Accept: text/event-stream", f"Content-Length: {len(data)}", *_key(),
+        "Accept: text/event-stream", f"Content-Length: {len(data)}", *key,
     ]  # fmt: skip
     return "\r\n".join([*lines, "", ""]).encode() + data
-
-
-def _key() -> Sequence[str]:
-    key = os.environ.get(KEY_VARIABLE, "").strip()
-    return [f"Authorization: Bearer {key}"] if key else []

@@ -12,6 +12,7 @@ import shlex
 import sys
 from typing import Any
 
+from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.files import write_atomically
 from pytest_npuconf.load.exports import as_bencher, as_openmetrics
 from pytest_npuconf.load.shape import ROUTES, Shape
@@ -96,6 +97,10 @@ def run(parsed: argparse.Namespace) -> int:
     from pytest_npuconf.load.run import check, load
     from pytest_npuconf.load.self_check import self_check
 
+    if parsed.against and (parsed.openmetrics or parsed.bencher):
+        raise SettingsError(
+            "--against compares two servers, which --openmetrics and --bencher have no form for", mend="--json FILE"
+        )
     shape = Shape(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(Shape)})
     check(shape)
     bias = None
@@ -187,11 +192,10 @@ def _row(name: str, found: dict[str, Any]) -> str:
     def interval(ends: list[float] | None) -> str:
         return f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
 
-    independent = name != "itl"  # gaps of one request are not: no interval
-    parts = [f"mean {found['mean']:.2f}{interval(found['mean_interval'] if independent else None)}"]
-    for q in ("p50", "p90", "p99"):
-        if q in found:
-            parts.append(f"{q} {found[q]['value']:.2f}{interval(found[q]['interval'] if independent else None)}")
+    parts = [f"mean {found['mean']:.2f}{interval(found['mean_interval'])}"]
+    parts += [
+        f"{q} {found[q]['value']:.2f}{interval(found[q]['interval'])}" for q in ("p50", "p90", "p99") if q in found
+    ]
     parts += [f"{q}: needs {why}" for q, why in found["missing"].items() if q == "p99"]
     return f"  {_NAMES[name]:<23} {'   '.join(parts)}   ms"
 

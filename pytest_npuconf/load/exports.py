@@ -45,7 +45,7 @@ def as_bencher(told: Mapping[str, Any]) -> str:
     for name in LATENCIES:
         found = told["aggregates"].get(name)
         if found is not None:
-            measures[f"{name}_ms"] = _measure(found["mean"], found["mean_interval"] if name != "itl" else None)
+            measures[f"{name}_ms"] = _measure(found["mean"], found["mean_interval"])
     measures |= {name: _measure(told["aggregates"][name], None) for name in RATES if name in told["aggregates"]}
     measures["failed_requests"] = _measure(sum(told["failures"].values()), None)
     return json.dumps({benchmark: measures}, indent=1, sort_keys=True)

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import gc
 import math
-import select
 import selectors
 import socket
 import ssl
@@ -20,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from pytest_npuconf.load.exchange import Exchange, Framing
+from pytest_npuconf.load.waiting import ready
 
 READ = 1 << 17  # bytes
 SECOND = 1_000_000_000
@@ -123,21 +123,17 @@ class Generator:
             self.watch.busy_ns = max(self.watch.busy_ns, spent)
             self.watch.late += spent >= 1_000_000
             self.watch.loops += 1
-            ready = self._wait(begin)
+            found = self._wait(begin)
             woken = clock()
-            for key, mask in ready:
+            for key, mask in found:
                 self._serve(key.data, mask)
 
     def _wait(self, begin: int) -> list[tuple[selectors.SelectorKey, int]]:
-        """What is ready, at the latest when the next request is due. epoll counts in milliseconds; ``select`` on its file waits
-        as long as it is told."""
+        """What is ready, at the latest when the next request is due."""
         seconds = 0.1
         if self._offsets is not None and self._next < len(self._requests) and len(self._busy) < self._concurrency:
             seconds = max(0.0, (begin + self._offsets[self._next] - time.perf_counter_ns()) / SECOND)
-        if 0 < seconds < 0.05 and isinstance(self._selector, getattr(selectors, "EpollSelector", ())):
-            select.select([self._selector], [], [], seconds)
-            seconds = 0.0
-        return self._selector.select(min(seconds, 0.1))
+        return ready(self._selector, min(seconds, 0.1))
 
     def _send_due(self, begin: int, now: int) -> None:
         while self._next < len(self._requests) and len(self._busy) < self._concurrency:

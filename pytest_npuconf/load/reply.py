@@ -23,7 +23,7 @@ class Reply:
 
     ``arrivals``: when each chunk with a token was there. ``first_tokens``: tokens of the first of them, as the server counts (1
     where it does not say so by chunk: ``first_told`` is then False). ``tokens`` and ``prompt_tokens``: from ``usage``.
-    ``coalesced``: chunks that came in the same read as the one before. ``status``: of HTTP. ``kind``: of its failure, empty where
+    ``coalesced``: chunks that came in the same read as the one before. ``kind``: of its failure, empty where
     there is none; ``trouble``: in words.
     """
 
@@ -37,7 +37,6 @@ class Reply:
     first_tokens: int = 1
     first_told: bool = False
     coalesced: int = 0
-    status: int = 0
     kind: str = ""
     trouble: str = ""
 
@@ -77,13 +76,13 @@ def read(exchange: Exchange, asked: int | None = None) -> Reply:
     except (IndexError, ValueError) as error:
         return failed("malformed", f"no HTTP: {error}: {quoted(raw)}")
     if status != 200:
-        return failed("status", f"{status}: {quoted(body)}", status=status)
+        return failed("status", f"{status}: {quoted(body)}")
     ends = list(accumulate(map(len, exchange.reads)))
     found, coalesced = _Found(), 0
     try:
         coalesced = _take_all(found, body, lambda offset: exchange.stamps[bisect_left(ends, places(offset) + 1)])
     except ValueError as error:
-        return failed("malformed", str(error), status=status)
+        return failed("malformed", str(error))
     return _judged(exchange, found, asked, coalesced)
 
 
@@ -101,7 +100,7 @@ def _judged(exchange: Exchange, found: _Found, asked: int | None, coalesced: int
         kind, trouble = "short" if tokens < asked else "long", f"{tokens} tokens where {asked} were asked for"
     return Reply(
         exchange.number, exchange.intended, exchange.sent, exchange.ended, tuple(found.arrivals), tokens or 0, prompt or 0,
-        found.first or 1, found.first is not None, coalesced, 200, kind, trouble,
+        found.first or 1, found.first is not None, coalesced, kind, trouble,
     )  # fmt: skip
 
 

@@ -104,7 +104,7 @@ def _spreads(good: Sequence[Reply], shape: Shape) -> dict[str, Spread]:
         if shape.rate is not None:
             values["ttft_intended"].append(first - intended)
             values["latency_intended"].append(ended - intended)
-    return {name: spread(found) for name, found in values.items() if found}
+    return {name: spread(found, independent=name != "itl") for name, found in values.items() if found}
 
 
 def _doubts(shape: Shape, watch: Watch, delivered: float | None) -> list[str]:

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 from pytest_npuconf.errors import EngineError
 from pytest_npuconf.load.result import LoadResult
 from pytest_npuconf.load.run import load
+from pytest_npuconf.load.server_metrics import fetch
 from pytest_npuconf.load.shape import Shape
 
 # What a client may add: the aim of this project, measured with `make load-bias` (docs/load.md).
@@ -31,6 +31,10 @@ class Truth:
 
     ttft: float = 50.0
     itl: float = 5.0
+
+    def rate(self, tokens: int, places: int) -> float:
+        """Output tokens a second of ``places`` streams that never wait, each of answers of ``tokens`` tokens."""
+        return tokens * places / ((self.ttft + (tokens - 1) * self.itl) / 1e3)
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,7 @@ def measure(url: str, truth: Truth, shape: Shape) -> tuple[Bias, LoadResult]:
     gaps = [b - a for r in found.replies for a, b in zip(r.arrivals, r.arrivals[1:], strict=False)]
     gaps.sort()
     p99 = gaps[int(0.99 * len(gaps))] / 1e6 if gaps else truth.itl
-    seconds = (truth.ttft + (shape.output_len - 1) * truth.itl) / 1e3  # of one answer
-    ideal = shape.output_len * min(shape.concurrency, shape.requests) / seconds
+    ideal = truth.rate(shape.output_len, min(shape.concurrency, shape.requests))
     rate = (found.throughput or 0.0) / ideal if shape.rate is None else 1.0
     bias = Bias(
         found.spreads["ttft"].mean * 1e3 - truth.ttft, p99 - truth.itl, rate, late, sum(found.failures.values())
@@ -113,8 +116,7 @@ def measure(url: str, truth: Truth, shape: Shape) -> tuple[Bias, LoadResult]:
 
 def lateness(url: str) -> float:
     """Milliseconds by which the truth server was late on average since it was asked last."""
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{url}/truth", timeout=30) as answer:
-        return float(json.load(answer)["mean_late_ms"])
+    return float(json.loads(fetch(f"{url}/truth", timeout=30))["mean_late_ms"])
 
 
 def self_check(shape: Shape, rounds: int = 2) -> Bias:

@@ -6,7 +6,6 @@ Names of vLLM (v1/metrics/loggers.py, 0.18 and 0.32); of the text format: https:
 from __future__ import annotations
 
 import re
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +47,18 @@ class ServerSide:
 
 def read(url: str, timeout: float = 5.0) -> Counters | None:
     """The counters of the server at ``url``; None where it has no ``/metrics``, or none of vLLM's."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url.rstrip('/').removesuffix('/v1')}/metrics", timeout=timeout) as answer:
-            return parse(answer.read().decode("utf-8", "replace"))
-    except (OSError, urllib.error.URLError):
+        found = fetch(f"{url.rstrip('/').removesuffix('/v1')}/metrics", timeout=timeout)
+        return parse(found.decode("utf-8", "replace"))
+    except OSError:
         return None
+
+
+def fetch(url: str, timeout: float) -> bytes:
+    """The body of a GET, by no proxy. Raises OSError where it is not answered with 200."""
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=timeout) as answer:
+        body: bytes = answer.read()
+    return body
 
 
 def parse(text: str) -> Counters | None:

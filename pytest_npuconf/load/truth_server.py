@@ -11,13 +11,14 @@ import gc
 import heapq
 import json
 import re
-import select
 import selectors
 import signal
 import socket
 import sys
 import time
 from collections import deque
+
+from pytest_npuconf.load.waiting import ready
 
 _LENGTH = re.compile(rb"content-length:\s*(\d+)", re.IGNORECASE)
 HEADER = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -82,11 +83,8 @@ class TruthServer:
             while self._due and self._due[0][0] <= now:
                 self._send_next(*heapq.heappop(self._due))
                 now = time.perf_counter_ns()
-            wait = min(0.1, (self._due[0][0] - now) / 1e9) if self._due else 0.1
-            if not self._asked and wait < 0.05 and isinstance(self._selector, getattr(selectors, "EpollSelector", ())):
-                select.select([self._selector], [], [], max(0.0, wait))  # epoll itself counts in milliseconds
-                wait = 0.0
-            for key, _ in self._selector.select(0.0 if self._asked else wait):
+            wait = min(0.1, max(0.0, (self._due[0][0] - now) / 1e9)) if self._due else 0.1
+            for key, _ in ready(self._selector, 0.0 if self._asked else wait):
                 if key.data is None:
                     self._accept()
                 else:

