@@ -27,7 +27,7 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity serving-faults load-bias
+.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity serving-faults speed-faults load-bias load-agreement
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -48,8 +48,14 @@ serving-faults: $(SERVING)/.dev  ## every fault of a server by a proxy before re
 	@mkdir -p $(RESULTS)
 	$(SERVING)/bin/python -m tests.benchmarks.serving_faults --json $(RESULTS)/faults-tiny-qwen3-reranker.json
 
+speed-faults: $(SERVING)/.dev  ## faults of speed in front of real vLLM, twenty times none, recorded sessions: docs/speed.md (half an hour, quiet machine)
+	$(SERVING)/bin/python -m tests.benchmarks.speed_faults --write
+
 load-bias: $(SERVING)/.dev  ## what npuconf load and vLLM's own client add to known latencies: docs/load.md (two minutes, on a quiet machine)
 	$(SERVING)/bin/python -m tests.benchmarks.load_bias --write
+
+load-agreement: $(SERVING)/.dev  ## npuconf load and vLLM's own client in turn on a real vLLM: docs/load.md (ten minutes, on a quiet machine)
+	$(SERVING)/bin/python -m tests.benchmarks.load_agreement --write
 
 test-fast: $(VENV)/.dev  ## unit and property tests only
 	$(VENV)/bin/pytest tests/unit tests/property -n $(WORKERS) --dist worksteal --durations 15

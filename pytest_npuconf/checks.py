@@ -8,6 +8,7 @@ from __future__ import annotations
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.check import EVERY, IN_PROCESS, Check
 from pytest_npuconf.checks_serving import SERVED
+from pytest_npuconf.checks_speed import SPEED
 from pytest_npuconf.gates import Gate, Role, Sense
 from pytest_npuconf.precisions import Precision
 
@@ -91,6 +92,7 @@ CHECKS = {
             statistics=_LEVELS,
         ),
         *SERVED,
+        *SPEED,
     )
 }
 

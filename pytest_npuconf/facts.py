@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 from typing import TYPE_CHECKING
 
+from pytest_npuconf.devices.base import hardware_of
 from pytest_npuconf.devices.cpu import processor_name
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def gather_facts(plan: Plan) -> dict[str, str]:
         "npuconf": importlib.metadata.version("pytest-npuconf"),
         "device": plan.device.name,
         "device_description": plan.device.describe(),
+        "chip": hardware_of(plan.device),
         "engine": plan.factory.name,
         "reference": f"cpu float32 ({_sources(plan)})",
         "host": f"{platform.system()} {platform.machine()}, {processor_name()}",

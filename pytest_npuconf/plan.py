@@ -42,6 +42,7 @@ from pytest_npuconf.references.comparability import comparability
 from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.stored import StoredReference
 from pytest_npuconf.sharing import Shared
+from pytest_npuconf.speed.hardware import without_unasked
 from pytest_npuconf.weights import Checkpoint, find_weights
 
 ENGINES = ("transformers", "vllm", "server")  # that a card may require checks of, whether or not they are offered here
@@ -75,6 +76,7 @@ class Plan:
     facts: dict[str, str] = field(default_factory=dict)
     calibrations: Calibrations = field(default_factory=Calibrations)
     fingerprint: Fingerprint = field(default_factory=Fingerprint)
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)  # by model: check, and why it is not asked here
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -102,7 +104,8 @@ class Plan:
         attached = dict(self.settings.endpoints)
         reached = not attached or (check.mode in attached if check.mode else check.needs != "several_modes")
         answered = check.answered_by(self.factory.name) and check.asked(self.settings.reference)
-        return check.given(self.cards[model]) and answered and reached
+        left_out = check.name in self.left_out.get(model, {})
+        return check.given(self.cards[model]) and answered and reached and not left_out
 
     @property
     def not_asked(self) -> tuple[str, ...]:
@@ -133,6 +136,7 @@ class Plan:
             self.precisions[card.name],
             self.settings.reference,
         )
+        every = [check for check in every if check.rpartition(".")[0] not in self.left_out.get(card.name, {})]
         listed = len(self.required[card.name])
         return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
 
@@ -217,7 +221,7 @@ def equip(plan: Plan, announce: Callable[[str], None], shared: Shared | None = N
     for card in plan.cards.values():
         _check_memory(card, checkpoints[card.name], plan)
     plan = dataclasses.replace(plan, fingerprint=of_run(plan.device, import_torch()))
-    plan = dataclasses.replace(plan, facts=gather_facts(plan))
+    plan = without_unasked(dataclasses.replace(plan, facts=gather_facts(plan)))
     return plan if plan.settings.calibrate else _with_calibrations(plan, shared)
 
 

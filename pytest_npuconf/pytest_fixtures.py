@@ -9,12 +9,14 @@ import pytest
 
 if TYPE_CHECKING:
     from pytest_npuconf.cards import Card
+    from pytest_npuconf.cards.schema import Floor
     from pytest_npuconf.checker import Checker
     from pytest_npuconf.comparison import Comparison
     from pytest_npuconf.devices import Device
     from pytest_npuconf.documents import Document
     from pytest_npuconf.engines.base import Engine
     from pytest_npuconf.engines.served import Served
+    from pytest_npuconf.gates import Measurement
     from pytest_npuconf.hidden_comparison import HiddenComparison
     from pytest_npuconf.load.result import LoadResult
     from pytest_npuconf.module_comparison import ModuleComparison
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from pytest_npuconf.run_plugin import RunPlugin
     from pytest_npuconf.serving.bench import First, ServingBench
     from pytest_npuconf.serving.near_ties import Judge
-    from pytest_npuconf.speed import SpeedRecorder
+    from pytest_npuconf.speed.baseline import Recorded
+    from pytest_npuconf.speed.bench import SpeedRuns
+    from pytest_npuconf.speed.recorder import SpeedRecorder
+    from pytest_npuconf.speed.roof import Roof
     from pytest_npuconf.workbench import Workbench
 
 NO_MODEL = "no model was named, so there is nothing to judge\n  mend: pytest --model NAME (or path/to/card.toml)"
@@ -130,6 +135,56 @@ def npu_load(request: pytest.FixtureRequest, npuconf_served: Served) -> Callable
     return call
 
 
+@pytest.fixture
+def npuconf_speed(
+    request: pytest.FixtureRequest, npuconf_served: Served, npu_card: Card, npu_precision: Precision
+) -> SpeedRuns:
+    """The runs of load at the card's ``[speed]``, made when they are asked for and kept for the checks after."""
+    from pytest_npuconf.serving.api import http
+
+    run = run_plugin(request.config)
+    return run.speed.of(npu_card, npu_precision.candidate, http(npuconf_served), run.plan, run.progress)
+
+
+@pytest.fixture
+def npuconf_roof(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Roof:
+    """What a decode step reads."""
+    from pytest_npuconf.speed.hardware import ranks
+    from pytest_npuconf.speed.roof import roof_of
+
+    checkpoint = npuconf_workbench.plan.checkpoints[npu_card.name]
+    return roof_of(checkpoint.config, checkpoint.parameters, npu_precision.candidate, ranks(npu_card))
+
+
+@pytest.fixture
+def npuconf_floors(npuconf_workbench: Workbench, npu_card: Card) -> tuple[Floor, ...]:
+    """The card's floors on this hardware."""
+    from pytest_npuconf.speed.hardware import floors_here, hardware_key
+
+    return floors_here(npu_card.floors, hardware_key(npuconf_workbench.plan, npu_card.name))
+
+
+@pytest.fixture
+def npuconf_sessions(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Recorded:
+    """The recorded speed of this hardware."""
+    from pytest_npuconf.speed.baseline import find_sessions
+    from pytest_npuconf.speed.hardware import hardware_key
+
+    plan = npuconf_workbench.plan
+    found = find_sessions(plan, npu_card.name, npu_precision.candidate, hardware_key(plan, npu_card.name))
+    assert found is not None, "a check without sessions is not asked"
+    return found
+
+
+@pytest.fixture
+def npuconf_start(npuconf_served: Served) -> Measurement:
+    """Seconds of the server's start, by its log."""
+    from pytest_npuconf.serving.api import http
+    from pytest_npuconf.speed.measurements import start
+
+    return start(npuconf_served.log_text(), http(npuconf_served).start_seconds)
+
+
 def mode_of(item: pytest.Item) -> str:
     """The server's mode of a test's check; generate for a test of somebody's own."""
     from pytest_npuconf.checker import check_name
@@ -200,6 +255,6 @@ def npu_speed(request: pytest.FixtureRequest, npu_device: Device) -> SpeedRecord
     """Times a call on the device under test: ``npu_speed(function, rounds=7)`` returns a measurement for ``npu_check``."""
     if not request.config.pluginmanager.has_plugin("benchmark"):
         pytest.fail("npu_speed needs pytest-benchmark\n  mend: pip install 'pytest-npuconf[speed]'", pytrace=False)
-    from pytest_npuconf.speed import SpeedRecorder
+    from pytest_npuconf.speed.recorder import SpeedRecorder
 
     return SpeedRecorder(request.getfixturevalue("benchmark"), npu_device, run_plugin(request.config).plan.facts)

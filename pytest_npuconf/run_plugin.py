@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shlex
 from collections.abc import Generator
 from pathlib import Path
@@ -32,6 +33,9 @@ from pytest_npuconf.references.baseline import Baseline
 from pytest_npuconf.references.store import orphans, write_baselines
 from pytest_npuconf.report import junit, results, terminal
 from pytest_npuconf.sharing import Shared
+from pytest_npuconf.speed.baseline import add_session
+from pytest_npuconf.speed.bench import SpeedStore
+from pytest_npuconf.speed.hardware import hardware_key
 
 SELECTED = "npuconf_selected"
 Selection = dict[str, list[str]]
@@ -127,6 +131,7 @@ class RunPlugin:
         self.claims_line = ""
         self.recorded: dict[str, list[Baseline]] = {}
         self.recording_lines: list[str] = []
+        self.speed = SpeedStore()
         self._worker = hasattr(config, "workerinput")
 
     # collection
@@ -303,6 +308,8 @@ class RunPlugin:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         for closing in self.closings:
             card = self.plan.cards[closing.model]
+            if self._record_speed(closing, session):
+                continue
             if closing.status is not Status.CONFORMANT or closing.model not in self.recorded:
                 self.recording_lines.append(f"{closing.model}: not recorded: only a CONFORMANT run records a reference")
                 continue
@@ -315,9 +322,42 @@ class RunPlugin:
             else:
                 self.recording_lines += [f"recorded {line}" for line in written]
 
+    def _record_speed(self, closing: Closing, session: pytest.Session) -> bool:
+        """Add this session to the recorded speed; a run of the checks of speed alone may, too. Whether it was asked to."""
+        figures = self.speed.complete(closing.model)
+        if not figures:
+            return False
+        wrong = [check for check in (*closing.failed, *closing.inconclusive) if check.startswith("speed.")]
+        if wrong or self.interrupted:
+            why = f"{', '.join(wrong)} did not pass" if wrong else "the run was interrupted"
+            self.recording_lines.append(f"{closing.model}: speed not recorded: {why}")
+            return True
+        key, now = hardware_key(self.plan, closing.model), datetime.datetime.now(datetime.timezone.utc)
+        for dtype, found in figures.items():
+            try:
+                line = add_session(self.plan, closing.model, dtype, key, found, now.isoformat(timespec="seconds"))
+            except NpuconfError as error:
+                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+                self.recording_lines.append(str(error))
+            else:
+                self.recording_lines.append(f"recorded {line}")
+        return True
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_benchmark_update_machine_info(self, machine_info: dict[str, Any]) -> None:
+        """What was measured, and not the host of the client, is what runs must have in common to be compared."""
+        client = dict(machine_info)
+        machine_info.clear()
+        names = ("device", "chip", "device_description", "engine", "npuconf")
+        machine_info.update({name: self.plan.facts[name] for name in names if name in self.plan.facts})
+        machine_info["client"] = client
+
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
             lines = [*findings(self.records), *self.plan.calibrations.not_used, *self.recording_lines, *self._unused()]
+            lines += [
+                f"{m}: {c} is not asked: {why}" for m, out in self.plan.left_out.items() for c, why in out.items()
+            ]
             terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line, lines)
 
     def _unused(self) -> list[str]:

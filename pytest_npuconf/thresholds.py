@@ -157,6 +157,52 @@ SAMPLING_P = Constant(
     "million, one that ignores the temperature or loses a word of the top-k lies below 1e-9 in nearly every run of these draws",
     "python -m pytest tests/unit/test_serving_sampling.py",
 )
+_SPEED = "pytest --model tiny-qwen3 --npuconf-engine server -k speed (see docs/speed.md)"
+UNANSWERED = Constant(
+    0.0,
+    "a request that is lost, cut short or answered with an error is in no latency: figures of the rest would flatter the server",
+    "by definition",
+)
+CLIENT_SHARE = Constant(
+    0.05,
+    "what the client adds to known latencies at the same load may be a twentieth of what is measured; more, and it is not "
+    "known whose time it is: inconclusive",
+    _SPEED,
+)
+ROOFLINE = Constant(
+    1.1,
+    "no step can take less time than reading its weights does; a tenth is left for a bandwidth that was measured too low. "
+    "Beyond it tokens are not computed one by one: a cache answers, the count is wrong, or the weights are not all read",
+    _SPEED,
+)
+REPEAT_SPEEDUP = Constant(
+    1.5,
+    "the same requests again, of 32 tokens at most: a prefix cache saves that prefill, about a step, and leaves every decode "
+    "step; what replays an answer takes next to no time",
+    _SPEED,
+)
+SHARE_OF_FLOOR = Constant(1.0, "the card's own floor, on the hardware that it names and on no other", "by definition")
+DEPARTURE = Constant(
+    1.0,
+    "one more healthy session is expected to come this far from those recorded, with 95 % over all figures: what a slowdown "
+    "must exceed is learnt from them and not fixed",
+    "pytest --model NAME --npuconf-engine server -k speed --npuconf-record, five times or more",
+)
+GOOD_SHARE = Constant(
+    0.95, "of the requests must meet the card's objectives, as usual for objectives of services; a card may ask for more",
+    "by definition",
+)  # fmt: skip
+LAST_OVER_FIRST = Constant(
+    0.9,
+    "a rate that falls by a tenth and more while the load is the same is no steady state: throttling, a cache that fills, "
+    "memory that fragments",
+    _SPEED,
+)
+GROWTH = Constant(
+    64.0,
+    "KiB a request: at ten requests a second 52 GiB a day. What healthy servers keep grows less and less; a leak does not",
+    _SPEED,
+)
 PPL_SAME_FLOAT32 = Constant(
     0.01,
     "mem-agent's document: at most 1 % for FP32 against FP32; made two-sided, paired and with an interval",

@@ -23,6 +23,7 @@ from pytest_npuconf.cards.schema import (
     WeightsSource,
 )
 from pytest_npuconf.cards.serving import read_rerank, read_serving
+from pytest_npuconf.cards.speed import read_speed
 from pytest_npuconf.cards.tables import read_documents, read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
@@ -128,6 +129,7 @@ def load_card(path: Path) -> Card:
         documents=read_documents(root.table("audit"), path.parent),
         serving=read_serving(root.table("serving"), path.parent),
         rerank=read_rerank(root),
+        speed=read_speed(root.table("speed")),
     )
     root.finish()
     return card

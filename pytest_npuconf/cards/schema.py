@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.gates import Role, Sense
+from pytest_npuconf.metrics.objectives import Slo
 
 KINDS = ("model", "stand-in")
 BETTER = ("higher", "lower", "equal")
@@ -171,6 +172,33 @@ class Serving:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """The least (of a rate) or the most (of a time) that ``figure`` may be, where ``hardware`` equals the run's facts of those
+    names: ``device``, ``chip``, ``devices``."""
+
+    figure: str
+    bound: float
+    hardware: dict[str, str]
+    source: str
+
+
+@dataclass(frozen=True)
+class Speed:
+    """At which load speed is measured. A round is ``requests`` of ``input_len`` and ``output_len`` tokens, ``concurrency`` at once;
+    ``sweep``: at these; ``long_run_seconds``: of the run that looks for throttling and leaks; ``objectives``: of a request."""
+
+    input_len: int = 128
+    output_len: int = 128
+    concurrency: int = 4
+    requests: int = 16
+    rounds: int = 7
+    sweep: tuple[int, ...] = (1, 2, 4, 8, 16)
+    long_run_seconds: float = 120.0
+    objectives: Slo | None = None
+    floors: tuple[Floor, ...] = ()
+
+
+@dataclass(frozen=True)
 class RerankExample:
     """A query and its documents, best first, for the server's modes that rank."""
 
@@ -210,6 +238,7 @@ class Card:
     documents: tuple[Path, ...] = ()
     serving: Serving = Serving()
     rerank: tuple[RerankExample, ...] = ()
+    speed: Speed | None = None
 
     @property
     def criteria(self) -> tuple[GateOverride | Waiver | Claim, ...]:
@@ -222,6 +251,16 @@ class Card:
         """Whether the server that the card describes reads tool calls out of answers."""
         generate = self.serving.mode("generate")
         return "--tool-call-parser" in (*self.serving.arguments, *(generate.arguments if generate else ()))
+
+    @property
+    def floors(self) -> tuple[Floor, ...]:
+        """What the card's speed must reach on its own hardware."""
+        return self.speed.floors if self.speed is not None else ()
+
+    @property
+    def objectives(self) -> Slo | None:
+        """Service level objectives of a request."""
+        return self.speed.objectives if self.speed is not None else None
 
     @property
     def several_modes(self) -> bool:

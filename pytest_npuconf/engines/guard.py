@@ -1,6 +1,6 @@
 """The parent of a server: a small process that outlives ours and leaves nothing of the server behind.
 
-Run by path, with the standard library alone, as ``python -I -S guard.py PARENT GRACE -- COMMAND...``. It starts the
+Run by path, with the standard library alone, as ``python -I -S guard.py PARENT GRACE NICE -- COMMAND...``. It starts the
 command in a session of its own and ends it, with every descendant, when it reads a byte or the end of its standard
 input, when the process PARENT is gone (also by SIGKILL), or when the command itself ends. As a subreaper (prctl(2)) it
 inherits every orphan below it, so neither a session of its own nor a second fork takes a descendant out of its sight.
@@ -64,14 +64,19 @@ def prctl(option: int, value: int) -> None:
         raise OSError(ctypes.get_errno(), f"prctl({option}): {os.strerror(ctypes.get_errno())}")
 
 
-def _start(command: list[str]) -> int:
+def _start(command: list[str], nice: int) -> int:
     """The command's pid; it is asked to end should this process be killed."""
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=lambda: prctl(PR_SET_PDEATHSIG, signal.SIGTERM),  # no other thread lives here: preexec_fn is safe
-    )
+
+    def before() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if nice:
+            os.nice(nice)
+            # where sessions are scheduled as groups (sched(7)), a process's own value counts within its session only
+            with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as group:
+                group.write(str(nice))
+
+    # no other thread lives here: preexec_fn is safe
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=before)
     return process.pid
 
 
@@ -107,10 +112,10 @@ def _end_all(main: int, status: int | None, grace: float) -> int | None:
 
 def main(arguments: list[str]) -> int:
     """See the module's text."""
-    parent, grace, command = int(arguments[0]), float(arguments[1]), arguments[3:]
+    parent, grace, nice, command = int(arguments[0]), float(arguments[1]), int(arguments[2]), arguments[4:]
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     try:
-        server = _start(command)
+        server = _start(command, nice)
     except OSError as error:
         print(f"cannot be started: {error}", file=sys.stderr)
         return NOT_STARTED

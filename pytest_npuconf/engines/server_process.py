@@ -47,8 +47,9 @@ class ServerProcess:
     """One server: started, waited for, watched, ended.
 
     ``environment`` is added to ours. ``url`` and ``ready_route``: where it answers 200 once it is ready. ``log``: file
-    for its output, kept. ``grace``: seconds between SIGTERM and SIGKILL. Nothing of it stays behind: not after
-    ``close``, an exception, Ctrl-C or the interpreter's end, nor when our own process is killed (guard.py).
+    for its output, kept. ``grace``: seconds between SIGTERM and SIGKILL. ``nice``: how much it gives way to others
+    (nice(2)). Nothing of it stays behind: not after ``close``, an exception, Ctrl-C or the interpreter's end, nor when
+    our own process is killed (guard.py).
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class ServerProcess:
         *,
         name: str,
         grace: float = GRACE_SECONDS,
+        nice: int = 0,
     ) -> None:
         self.command = list(command)
         self.url = url.rstrip("/")
@@ -68,7 +70,7 @@ class ServerProcess:
         self.log = log
         self.name = name
         self._environment = dict(environment)
-        self._grace = grace
+        self._grace, self._nice = grace, nice
         self._marker = uuid.uuid4().hex
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = os.getpid()
@@ -97,6 +99,10 @@ class ServerProcess:
             self.close()
             raise
         return time.monotonic() - begin
+
+    def processes(self) -> set[int]:
+        """Process ids of the server and of all that it started; empty when it does not run."""
+        return self._left() if self._process is not None else set()
 
     def check_alive(self) -> None:
         """Raises EngineError with the log's last lines when it was not started, or has ended."""
@@ -151,7 +157,8 @@ class ServerProcess:
 
     def _spawn(self) -> None:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        launcher = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), str(self._grace), "--"]
+        words = [str(os.getpid()), str(self._grace), str(self._nice), "--"]
+        launcher = [sys.executable, "-I", "-S", guard.__file__, *words]
         with self.log.open("wb") as out:
             out.write(f"{COMMAND}{shlex.join(self.command)}\n".encode())
             out.flush()

@@ -33,6 +33,8 @@ class Fault:
         equivalent: why it may survive: the proof.
         target: ``model`` or ``server``; for ``server``, ``inject`` is given the :class:`pytest_npuconf.faults.proxy.Proxy` in
             front of it, before it takes requests, and ``module`` and ``precisions`` are empty.
+        arguments: of a server: words that its command gets, so that the fault is in its own process; one that runs already
+            cannot have it.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Fault:
     magnitudes: tuple[float, ...] = ()
     equivalent: str = ""
     target: str = "model"
+    arguments: tuple[str, ...] = ()
 
     @property
     def checks(self) -> tuple[str, ...]:

@@ -10,12 +10,13 @@ from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue_between import BETWEEN
 from pytest_npuconf.faults.catalogue_device import DEVICE
 from pytest_npuconf.faults.catalogue_serving import SERVING
+from pytest_npuconf.faults.catalogue_speed import SPEED
 from pytest_npuconf.faults.catalogue_state import STATE
 from pytest_npuconf.faults.catalogue_structure import STRUCTURE
 from pytest_npuconf.faults.catalogue_variants import VARIANTS
 
 SHIPPED: tuple[Fault, ...] = (*STRUCTURE, *BETWEEN, *STATE, *VARIANTS)  # of a model, on any device
-CATALOGUE: tuple[Fault, ...] = (*SHIPPED, *DEVICE, *SERVING)
+CATALOGUE: tuple[Fault, ...] = (*SHIPPED, *DEVICE, *SERVING, *SPEED)
 
 
 def choose_fault(name: str, more: list[Fault]) -> Fault:

@@ -60,7 +60,7 @@ BETWEEN_REQUESTS: tuple[Fault, ...] = (
     _fault("cross-talk", "two requests that come together get each other's answer", "each pair within 0.1 s",
            "serving.concurrency", serving_between.cross_talk(0.1),
            "vllm-project/vllm#13408: responses leak between concurrent requests; vllm-project/vllm#9910"),
-    _fault("lost-requests", "the connection is closed without an answer", "1 request in 100", "serving.concurrency",
+    _fault("lost-requests", "the connection is closed without an answer", "1 request in 100", "serving.concurrency, speed.run",
            serving_between.lost(100)),
     _fault("duplicated-answer", "an answer is the one before once more, whole", "1 answer in 100", "serving.concurrency",
            serving_between.duplicated(100)),

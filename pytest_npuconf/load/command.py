@@ -10,12 +10,14 @@ import os
 import platform
 import shlex
 import sys
+from itertools import pairwise
 from typing import Any
 
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.files import write_atomically
 from pytest_npuconf.load.exports import as_bencher, as_openmetrics
 from pytest_npuconf.load.shape import ROUTES, Shape
+from pytest_npuconf.metrics.objectives import Slo
 from pytest_npuconf.option_values import parse_path
 
 VALID, FAILED, INCONCLUSIVE = 0, 1, 3
@@ -65,6 +67,15 @@ def add_parser(commands: Any) -> None:
         "--no-self-check", action="store_true", help="do not measure this client against known latencies first"
     )
     parser.add_argument(
+        "--sweep",
+        metavar="C,C,...",
+        help="one run at each of these concurrencies, growing: throughput, knee and goodput",
+    )
+    for name, what in (("ttft", "time to the first token"), ("tpot", "time per output token")):
+        parser.add_argument(
+            f"--slo-{name}-ms", metavar="MS", type=float, help=f"with --sweep: objective of a request's {what}"
+        )
+    parser.add_argument(
         "--against",
         metavar="URL",
         help="compare: a second server, under the same load in turn (A B B A); --endpoint is A",
@@ -89,6 +100,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--bencher", metavar="FILE", type=parse_path, help="write the aggregates in Bencher's metric format"
     )
+    parser.add_argument(
+        "--pictures",
+        metavar="DIR",
+        type=parse_path,
+        help="draw them as SVG into this folder (pip install 'pytest-npuconf[pictures]')",
+    )
     parser.set_defaults(run=run)
 
 
@@ -97,18 +114,18 @@ def run(parsed: argparse.Namespace) -> int:
     from pytest_npuconf.load.run import check, load
     from pytest_npuconf.load.self_check import self_check
 
-    if parsed.against and (parsed.openmetrics or parsed.bencher):
-        raise SettingsError(
-            "--against compares two servers, which --openmetrics and --bencher have no form for", mend="--json FILE"
-        )
+    _check_words(parsed)
     shape = Shape(**{field.name: getattr(parsed, field.name) for field in dataclasses.fields(Shape)})
     check(shape)
     bias = None
     if not parsed.no_self_check:
         _say("measuring this client against known latencies ...")
         bias = self_check(shape)
+    doubts = () if bias is None else tuple(bias.doubts)
     if parsed.against:
-        return _compare(parsed, shape, () if bias is None else tuple(bias.doubts))
+        return _compare(parsed, shape, doubts)
+    if parsed.sweep:
+        return _sweep(parsed, shape, doubts)
     found = load(parsed.endpoint, parsed.model, shape, timeout=parsed.timeout, announce=_say)
     if bias is not None:
         found = dataclasses.replace(found, doubts=(*found.doubts, *bias.doubts))
@@ -118,6 +135,8 @@ def run(parsed: argparse.Namespace) -> int:
     for file, export in ((parsed.openmetrics, as_openmetrics), (parsed.bencher, as_bencher)):
         if file:
             write_atomically(file, export(told).encode())
+    if found.spreads:
+        _draw(parsed, told, ("latency_distributions", "timeline"))
     return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
 
 
@@ -138,12 +157,78 @@ def _compare(parsed: argparse.Namespace, shape: Shape, doubts: tuple[str, ...]) 
     return {Standing.NOT_WORSE: VALID, Standing.WORSE: FAILED}.get(found.standing, INCONCLUSIVE)
 
 
+def _sweep(parsed: argparse.Namespace, shape: Shape, doubts: tuple[str, ...]) -> int:
+    """``--sweep``: 0, 1 where a request failed, 3 where a client is in doubt."""
+    from pytest_npuconf.load.sweep import sweep
+    from pytest_npuconf.load.sweep_text import text as spoken
+
+    found = sweep(
+        parsed.endpoint, parsed.model, shape, _concurrencies(parsed.sweep), objectives=_objectives(parsed), timeout=parsed.timeout,
+        announce=_say,
+    )  # fmt: skip
+    told = {**found.to_json(), **_said(parsed), "doubts": list(doubts)}
+    print(spoken(told))
+    _write(parsed, told)
+    _draw(parsed, told, ("against_concurrency",))
+    if found.failed:
+        return FAILED
+    return INCONCLUSIVE if doubts or any(point.doubts for point in found.points) else VALID
+
+
+def _concurrencies(text: str) -> tuple[int, ...]:
+    numbers = tuple(int(part) if part.strip().isdecimal() else 0 for part in text.split(","))
+    if len(numbers) < 2 or any(b <= a for a, b in pairwise((0, *numbers))):
+        raise SettingsError(
+            f"--sweep {text}: must be two or more growing numbers, the first at least 1", mend="--sweep 1,2,4,8"
+        )
+    return numbers
+
+
+def _objectives(parsed: argparse.Namespace) -> Slo | None:
+    stated = {name: getattr(parsed, f"slo_{name}_ms") for name in ("ttft", "tpot")}
+    for name, value in stated.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise SettingsError(f"--slo-{name}-ms {value:g}: must be above 0", mend=f"--slo-{name}-ms 500")
+    if not any(stated.values()):
+        return None
+    return Slo(**{name: None if value is None else value / 1e3 for name, value in stated.items()})
+
+
+def _check_words(parsed: argparse.Namespace) -> None:
+    """Refuse options that say nothing together."""
+    if parsed.against and parsed.pictures:
+        raise SettingsError("--against has no picture", mend="--json FILE")
+    for flag in ("against", "sweep"):
+        if getattr(parsed, flag) and (parsed.openmetrics or parsed.bencher):
+            raise SettingsError(
+                f"--{flag} is several runs, which --openmetrics and --bencher have no form for", mend="--json FILE"
+            )
+    if parsed.against and parsed.sweep:
+        raise SettingsError("--against with --sweep: two different questions", mend="one command for each")
+    if parsed.sweep and parsed.rate is not None:
+        raise SettingsError("--sweep with --rate: an open loop has no concurrency to sweep", mend="drop --rate")
+    if not parsed.sweep and (parsed.slo_ttft_ms is not None or parsed.slo_tpot_ms is not None):
+        raise SettingsError("--slo-ttft-ms and --slo-tpot-ms are of --sweep", mend="--sweep 1,2,4,8")
+
+
 def _said(parsed: argparse.Namespace) -> dict[str, Any]:
     return {
         "endpoint": parsed.endpoint, "model": parsed.model, "command": shlex.join(sys.argv),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "client_host": {"system": platform.platform(), "python": platform.python_version(), "cores": os.cpu_count()},
     }  # fmt: skip
+
+
+def _draw(parsed: argparse.Namespace, told: dict[str, Any], names: tuple[str, ...]) -> None:
+    if parsed.pictures is None:
+        return
+    from pytest_npuconf.report import speed_pictures
+
+    parsed.pictures.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        path = parsed.pictures / f"{name.replace('_', '-')}.svg"
+        write_atomically(path, getattr(speed_pictures, name)(told, told["endpoint"]))
+        print(f"picture: {path}")
 
 
 def _write(parsed: argparse.Namespace, told: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_npuconf.errors import EngineError, SettingsError
-from pytest_npuconf.load.result import LoadResult
+from pytest_npuconf.load.figures import FIGURES, JUDGED
 from pytest_npuconf.load.run import load
 from pytest_npuconf.load.shape import Shape
 from pytest_npuconf.metrics.interleaved import (
@@ -21,14 +21,6 @@ from pytest_npuconf.metrics.interleaved import (
     judge,
     order_of,
 )
-
-# name: where the figure is, and whether more of it is better
-FIGURES: dict[str, tuple[Callable[[LoadResult], float | None], bool]] = {
-    "throughput": (lambda found: found.throughput, True),
-    "ttft": (lambda found: _mean(found, "ttft"), False),
-    "tpot": (lambda found: _mean(found, "tpot"), False),
-    "latency": (lambda found: _mean(found, "latency"), False),
-}
 
 
 @dataclass(frozen=True)
@@ -80,12 +72,11 @@ def compare(
     order, doubts = order_of(blocks), list[str]()
     at_a, at_b = (a, models[0]), (b, models[1])
     # A against A first: a server that is not warm yet shows there, and widens the floor
-    same = _rounds({"A": at_a, "B": at_a}, order, shape, timeout, lambda line: announce(f"A against A, {line}"), doubts)
-    both = _rounds({"A": at_a, "B": at_b}, order, shape, timeout, lambda line: announce(f"A against B, {line}"), doubts)
-    names = [name for name in both if name in same]
-    floors = {
-        n: floor_of([block_ratios(same[n], order, higher_is_better=FIGURES[n][1])], blocks, len(names)) for n in names
-    }
+    same = rounds({"A": at_a, "B": at_a}, order, shape, timeout, lambda line: announce(f"A against A, {line}"), doubts)
+    # other prompts than before: those A has in its prefix cache now, and B has not
+    other = dataclasses.replace(shape, seed=shape.seed + len(order))
+    both = rounds({"A": at_a, "B": at_b}, order, other, timeout, lambda line: announce(f"A against B, {line}"), doubts)
+    floors = floors_of(same, order, blocks)
     log_margin = math.log1p(margin)
     for name, floor in floors.items():
         if floor >= log_margin:
@@ -93,21 +84,39 @@ def compare(
                 f"{name} of A differs from itself by {math.expm1(floor):.1%} over {blocks} blocks, so {margin:.0%} cannot be told",
                 mend=f"--blocks {math.ceil(blocks * (floor / log_margin) ** 2) + 1}, more --requests, or a wider --margin",
             )
-    figures = {
-        n: judge(
-            both[n], order, higher_is_better=FIGURES[n][1], floor=floors[n], margin=log_margin, comparisons=len(names)
+    return Compared(figures_of(both, order, floors, log_margin), order, both, same, tuple(doubts))
+
+
+def floors_of(same: Mapping[str, list[float]], order: str, blocks: int) -> dict[str, float]:
+    """By figure, what rounds of A against A say that ``blocks`` blocks can tell; log slowdowns."""
+    return {
+        name: floor_of(
+            [block_ratios(values, order, higher_is_better=FIGURES[name].higher_is_better)], blocks, len(same)
         )
-        for n in names
+        for name, values in same.items()
     }
-    return Compared(figures, order, both, same, tuple(doubts))
 
 
-def _rounds(
+def figures_of(
+    both: Mapping[str, list[float]], order: str, floors: Mapping[str, float], margin: float
+) -> dict[str, Interleaved]:
+    """Each figure that has a floor, judged; ``margin`` on the log scale."""
+    names = [name for name in both if name in floors]
+    return {
+        name: judge(
+            both[name], order, higher_is_better=FIGURES[name].higher_is_better, floor=floors[name], margin=margin,
+            comparisons=len(names),
+        )
+        for name in names
+    }  # fmt: skip
+
+
+def rounds(
     urls: Mapping[str, tuple[str, str]], order: str, shape: Shape, timeout: float, announce: Callable[[str], None],
     doubts: list[str],
 ) -> dict[str, list[float]]:  # fmt: skip
     """Each figure of each round; a figure that a round has not is left out. ``doubts`` grows by those of the client."""
-    rounds: dict[str, list[float]] = {name: [] for name in FIGURES}
+    figures: dict[str, list[float]] = {name: [] for name in JUDGED}
     for i, letter in enumerate(order):
         announce(f"round {i + 1} of {len(order)}: {letter}")
         url, model = urls[letter]
@@ -119,11 +128,11 @@ def _rounds(
                 mend="a failed request is in no latency: see the server's log",
             )
         doubts.extend(doubt for doubt in found.doubts if doubt not in doubts)
-        for name, (figure, _) in FIGURES.items():
-            value = figure(found)
+        for name in JUDGED:
+            value = FIGURES[name].of(found)
             if value is not None:
-                rounds[name].append(value)
-    return {name: values for name, values in rounds.items() if len(values) == len(order)}
+                figures[name].append(value)
+    return {name: values for name, values in figures.items() if len(values) == len(order)}
 
 
 def text(found: Compared) -> str:
@@ -140,10 +149,6 @@ def _line(name: str, one: Interleaved) -> str:
     low, high = map(percent, one.interval)
     needed = f", {one.blocks_needed} blocks would settle it" if one.blocks_needed else ""
     return (
-        f"  {name:<11} {percent(one.slowdown)} [{low}, {high}]   floor {percent(one.floor)}   p {one.p_value:.3f}   "
+        f"  {name:<24} {percent(one.slowdown)} [{low}, {high}]   floor {percent(one.floor)}   p {one.p_value:.3f}   "
         f"Cliff's delta {one.effect:+.2f}   {one.standing.value}{needed}"
     )
-
-
-def _mean(found: LoadResult, name: str) -> float | None:
-    return found.spreads[name].mean if name in found.spreads else None

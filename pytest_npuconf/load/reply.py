@@ -21,10 +21,10 @@ TEXT = ("content", "reasoning_content", "reasoning", "refusal")
 class Reply:
     """One request, measured. Times are nanoseconds of ``time.perf_counter_ns``.
 
-    ``arrivals``: when each chunk with a token was there. ``first_tokens``: tokens of the first of them, as the server counts (1
-    where it does not say so by chunk: ``first_told`` is then False). ``tokens`` and ``prompt_tokens``: from ``usage``.
-    ``coalesced``: chunks that came in the same read as the one before. ``kind``: of its failure, empty where
-    there is none; ``trouble``: in words.
+    ``arrivals``: when each chunk with a token was there. ``first_tokens``: those that were there with the first of them, in the
+    same read, as the server counts (a token a chunk where it does not say so by chunk: ``first_told`` is then False). ``tokens``
+    and ``prompt_tokens``: from ``usage``. ``coalesced``: chunks that came in the same read as the one before. ``kind``: of its
+    failure, empty where there is none; ``trouble``: in words.
     """
 
     number: int
@@ -100,7 +100,8 @@ def _judged(exchange: Exchange, found: _Found, asked: int | None, coalesced: int
         kind, trouble = "short" if tokens < asked else "long", f"{tokens} tokens where {asked} were asked for"
     return Reply(
         exchange.number, exchange.intended, exchange.sent, exchange.ended, tuple(found.arrivals), tokens or 0, prompt or 0,
-        found.first or 1, found.first is not None, coalesced, kind, trouble,
+        found.first or max(1, found.arrivals.count(found.arrivals[0]) if found.arrivals else 1), found.first is not None,
+        coalesced, kind, trouble,
     )  # fmt: skip
 
 
@@ -150,7 +151,7 @@ def _take(found: _Found, data: bytes, stamp: int) -> list[int]:
     if not (_has_token(choices) or (choices and count is not None and count > found.counted)):
         return []
     if count is not None:
-        if not found.arrivals:
+        if not found.arrivals or stamp == found.arrivals[0]:
             found.first = max(1, count)
         found.counted = count
     found.arrivals.append(stamp)

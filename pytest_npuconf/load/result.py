@@ -71,11 +71,14 @@ class LoadResult:
         }  # fmt: skip
 
 
-def result_of(shape: Shape, replies: Sequence[Reply], watch: Watch, server: ServerSide | None = None) -> LoadResult:
-    """Aggregate what was answered; a failed request is counted and in no latency."""
+def result_of(
+    shape: Shape, replies: Sequence[Reply], watch: Watch, server: ServerSide | None = None, *, same_host: bool = False
+) -> LoadResult:
+    """Aggregate what was answered; a failed request is counted and in no latency. ``same_host``: no network lies between."""
     failures = dict(Counter(reply.kind for reply in replies if reply.kind))
     good = [reply for reply in replies if not reply.kind]
-    others = [] if server is None else server.doubts(len(replies))
+    ttft = 1e-6 * sum(r.arrivals[0] - r.sent for r in good) / len(good) if good and same_host else None
+    others = [] if server is None else server.doubts(len(replies), ttft)
     if not good:
         doubts = (*_doubts(shape, watch, None), *others)
         return LoadResult(shape, tuple(replies), watch, failures=failures, doubts=doubts, server=server)

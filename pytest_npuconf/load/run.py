@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.errors import EngineError, SettingsError
 from pytest_npuconf.load import server_metrics
 from pytest_npuconf.load.ask import address_of, requests_of
 from pytest_npuconf.load.generator import Generator, poisson
 from pytest_npuconf.load.reply import read
 from pytest_npuconf.load.result import LoadResult, result_of
 from pytest_npuconf.load.shape import Shape
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def load(
@@ -25,8 +27,8 @@ def load(
         announce: is given progress.
 
     Raises:
-        SettingsError: a shape that nothing can be measured with, a URL that is none, a host that is not known, or a warm-up
-            request that failed: then nothing is measured.
+        SettingsError: a shape that nothing can be measured with, a URL that is none, or a host that is not known.
+        EngineError: a warm-up request failed, so nothing is measured.
     """
     check(shape)
     address, path = address_of(url)
@@ -47,7 +49,8 @@ def load(
     before = server_metrics.read(url)
     exchanges = run.run()
     server = server_metrics.between(before, server_metrics.read(url))
-    return result_of(shape, [read(e, shape.output_len) for e in exchanges], run.watch, server)
+    replies = [read(e, shape.output_len) for e in exchanges]
+    return result_of(shape, replies, run.watch, server, same_host=address.host in LOOPBACK)
 
 
 def check(shape: Shape) -> None:
@@ -68,7 +71,7 @@ def _warm_up(generator: Generator, shape: Shape, url: str) -> None:
     replies = [read(e, shape.output_len) for e in generator.run()]
     failed = [reply for reply in replies if reply.kind]
     if failed:
-        raise SettingsError(
+        raise EngineError(
             f"{url}: {len(failed)} of {len(replies)} warm-up requests failed, the first: {failed[0].kind}: {failed[0].trouble}",
             mend="try one request by hand: curl; or see the server's log",
         )

@@ -15,6 +15,8 @@ HISTOGRAMS = {
     "latency": "vllm:e2e_request_latency_seconds",
     "queue": "vllm:request_queue_time_seconds",
 }
+# What vLLM's own front end takes after it has counted is 1.5 to 2.5 ms on a CPU; a client that waits for a core, tens and hundreds.
+OUTSIDE_MS, OUTSIDE_SHARE = 5.0, 0.25
 _LINE = re.compile(r"^(vllm:[a-z0-9_]+)_(sum|count)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
@@ -38,11 +40,24 @@ class ServerSide:
         outside = {name: client[name] - mean for name, mean in self.means.items() if name in client}
         return {"requests": self.requests, "means": self.means, "outside": outside}
 
-    def doubts(self, sent: int) -> list[str]:
-        """Requests that were not ours."""
-        if self.requests <= sent:
-            return []
-        return [f"the server answered {self.requests} requests meanwhile, {sent} of them ours: somebody else uses it"]
+    def doubts(self, sent: int, ttft: float | None = None) -> list[str]:
+        """Requests that were not ours; time to the first token that no network can have taken.
+
+        Args:
+            ttft: mean milliseconds that a client on the server's own host measured; None for one elsewhere.
+        """
+        found = []
+        if self.requests > sent:
+            found.append(
+                f"the server answered {self.requests} requests meanwhile, {sent} of them ours: somebody else uses it"
+            )
+        inside = self.means.get("ttft")
+        if ttft is not None and inside is not None and ttft - inside > max(OUTSIDE_MS, OUTSIDE_SHARE * ttft):
+            found.append(
+                f"{ttft - inside:.1f} of {ttft:.1f} ms to a first token are outside of the server, on the same host: something "
+                "between takes them, or this client did not get a core"
+            )
+        return found
 
 
 def read(url: str, timeout: float = 5.0) -> Counters | None:

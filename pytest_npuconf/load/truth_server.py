@@ -1,5 +1,5 @@
 """A server whose latencies are known, to measure a client with: token k of an answer is sent ``ttft + k * itl`` after the request
-was there. It generates nothing.
+was there, or the whole of it with the last where it is no stream. It generates nothing.
 
 Run: ``python -m pytest_npuconf.load.truth_server --port P --ttft 50 --itl 5``. ``GET /truth`` says how late it was itself.
 """
@@ -50,15 +50,24 @@ def ending(prompt: int, tokens: int) -> bytes:
     )
 
 
+def whole(path: str, prompt: int, tokens: int) -> bytes:
+    """An answer that is no stream, with its header."""
+    said = {"message": {"role": "assistant", "content": " t" * tokens}} if "chat" in path else {"text": " t" * tokens}
+    usage = {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens}
+    choice = {"index": 0, **said, "token_ids": [1] * tokens, "finish_reason": "length"}
+    data = json.dumps({"object": "text_completion", "model": "truth", "choices": [choice], "usage": usage}).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(data) + data
+
+
 class _Client:
     """One connection: what came of its request, and which token it waits for."""
 
-    __slots__ = ("begun", "got", "last", "left", "socket", "token", "unsent")
+    __slots__ = ("begun", "first", "got", "last", "left", "socket", "token", "unsent")
 
     def __init__(self, connection: socket.socket) -> None:
         self.socket, self.got, self.unsent = connection, b"", b""
         self.begun = self.left = 0
-        self.token = self.last = b""
+        self.token = self.last = self.first = b""
 
 
 class TruthServer:
@@ -128,8 +137,12 @@ class TruthServer:
         asked = json.loads(body)
         prompt, tokens = asked.get("prompt", asked.get("messages")), int(asked.get("max_tokens", 16))
         client.begun, client.left = stamp, tokens
+        if not asked.get("stream"):
+            client.left, client.first, client.last = 1, b"", whole(path, len(prompt), tokens)
+            self._push(stamp + self._ttft + (tokens - 1) * self._itl, client)
+            return
         client.token = CHAT if path.endswith("chat/completions") else TEXT
-        client.last = client.token + ending(len(prompt), tokens)
+        client.first, client.last = HEADER, client.token + ending(len(prompt), tokens)
         self._push(stamp + self._ttft, client)
 
     def _push(self, due: int, client: _Client) -> None:
@@ -140,8 +153,7 @@ class TruthServer:
         if client.left == 0:  # it hung up
             return
         data = client.token if client.left > 1 else client.last
-        if due == client.begun + self._ttft:
-            data = HEADER + data
+        data, client.first = client.first + data, b""
         client.left -= 1
         late = time.perf_counter_ns() - due
         self._sent, self._late, self._most = self._sent + 1, self._late + late, max(self._most, late)

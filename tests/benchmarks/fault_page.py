@@ -11,6 +11,7 @@ from pathlib import Path
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue import SHIPPED
 from pytest_npuconf.faults.catalogue_serving import SERVING
+from pytest_npuconf.faults.catalogue_speed import SPEED
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "faults.md"
@@ -90,7 +91,7 @@ def _table(faults: list[Fault], figures: dict[str, dict[str, str]]) -> list[str]
 
 def _of_servers() -> list[str]:
     lines = ["| fault | what | magnitude | expected |", "|---" * 4 + "|"]
-    for fault in SERVING:
+    for fault in (*SERVING, *SPEED):
         checks = ", ".join(f"`{name}`" for name in fault.checks) or "nothing"
         lines.append(f"| `{fault.name}` | {fault.description} | {fault.magnitude} | {checks} |")
     return [*lines, "\nWhere they happened:\n", *(f"- `{f.name}`: {f.seen}." for f in SERVING if f.seen)]

@@ -66,21 +66,29 @@ def ours(url: str, truth: Truth, concurrency: int) -> Row:
                bias.itl_p99, bias.rate, bias.truth_late)  # fmt: skip
 
 
-def vllms(url: str, truth: Truth, concurrency: int) -> Row:
-    """vLLM's benchmark client."""
-    lateness(url)
+def vllm_bench(url: str, model: str, tokenizer: Path, shape: Shape, *more: str) -> dict[str, Any]:
+    """The JSON of ``vllm bench serve`` for ``shape``, each request in it; ``more``: further words of its command line."""
     with tempfile.TemporaryDirectory() as folder:
         words = [
-            "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions", "--model", "truth",
-            "--tokenizer", str(ROOT / "fixtures" / "tiny-qwen3"), "--dataset-name", "random",
-            "--random-input-len", str(INPUT), "--random-output-len", str(OUTPUT), "--num-prompts", str(requests_at(concurrency)),
-            "--max-concurrency", str(concurrency), "--num-warmups", str(concurrency), "--ignore-eos", "--disable-tqdm",
-            "--save-result", "--save-detailed", "--result-dir", folder, "--result-filename", "found.json",
+            "--backend", "openai", "--base-url", url, "--endpoint", "/v1/completions", "--model", model,
+            "--tokenizer", str(tokenizer), "--dataset-name", "random", "--seed", str(shape.seed),
+            "--random-input-len", str(shape.input_len), "--random-output-len", str(shape.output_len),
+            "--num-prompts", str(shape.requests), "--max-concurrency", str(shape.concurrency),
+            "--num-warmups", str(shape.warmup), "--ignore-eos", "--disable-tqdm",
+            "--save-result", "--save-detailed", "--result-dir", folder, "--result-filename", "found.json", *more,
         ]  # fmt: skip
         done = subprocess.run([sys.executable, "-c", VLLM, *words], capture_output=True, text=True, timeout=900)
         if done.returncode:
             raise SystemExit(f"vLLM's client failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
         found: dict[str, Any] = json.loads((Path(folder) / "found.json").read_text())
+    return found
+
+
+def vllms(url: str, truth: Truth, concurrency: int) -> Row:
+    """vLLM's benchmark client."""
+    lateness(url)
+    shape = Shape(requests_at(concurrency), concurrency, INPUT, OUTPUT, warmup=concurrency)
+    found = vllm_bench(url, "truth", ROOT / "fixtures" / "tiny-qwen3", shape)
     ttft = np.array(found["ttfts"]) * 1e3
     gaps = np.concatenate([np.asarray(each) for each in found["itls"]]) * 1e3
     return Row("vllm bench serve", concurrency, len(ttft), float(ttft.mean()) - truth.ttft,
@@ -97,6 +105,19 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def measured_on() -> str:
+    """The day, this host, and vLLM's version."""
+    host = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
+    return f"{datetime.date.today()}, {host}, vLLM {version_of('vllm')}"
+
+
+def write_between(marks: tuple[str, str], text: str, page: Path = PAGE) -> None:
+    """Into docs/load.md, or another page, in place of what stands there between the two marks."""
+    before, rest = page.read_text(encoding="utf-8").split(marks[0])
+    after = rest.split(marks[1])[1]
+    page.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}", encoding="utf-8")
+
+
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,13 +131,9 @@ def main() -> None:
                 rows.append(client(url, truth, concurrency))
                 print(table(rows[-1:]).splitlines()[-1], flush=True)
     if parsed.write:
-        host = f"{os.cpu_count()} cores, {platform.system()} {platform.machine()}, Python {platform.python_version()}"
-        note = (f"{datetime.date.today()}, {host}, vLLM {version_of('vllm')}. Truth: first token after "
+        note = (f"{measured_on()}. Truth: first token after "
                 f"{truth.ttft:g} ms, {OUTPUT} tokens, one every {truth.itl:g} ms. Differences from it:")  # fmt: skip
-        text = PAGE.read_text(encoding="utf-8")
-        before, rest = text.split(MARKS[0])
-        after = rest.split(MARKS[1])[1]
-        PAGE.write_text(f"{before}{MARKS[0]}\n{note}\n\n{table(rows)}\n{MARKS[1]}{after}", encoding="utf-8")
+        write_between(MARKS, f"{note}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

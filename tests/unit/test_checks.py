@@ -19,6 +19,7 @@ from pytest_npuconf.cards.schema import (
 from pytest_npuconf.check import EVERY, IN_PROCESS, SERVING
 from pytest_npuconf.checks import CHECKS, gate_for, known_names, required_ids
 from pytest_npuconf.checks_serving import SERVED
+from pytest_npuconf.checks_speed import SPEED
 from pytest_npuconf.faults.catalogue import CATALOGUE
 from pytest_npuconf.gates import Gate, Role, Sense
 from pytest_npuconf.locate import data_folder
@@ -41,7 +42,7 @@ ONCE_A_DTYPE = {
     "device.special_values",
 }  # against float32
 
-SERVED_NAMES = {check.name for check in SERVED}
+SERVED_NAMES = {check.name for check in (*SERVED, *SPEED)}
 
 
 def card(tmp_path, **fields):
@@ -286,14 +287,14 @@ def test_each_engine_answers_its_own():
     for check in CHECKS.values():
         assert set(check.engines) <= set(EVERY)
         assert check.answered_by("another-packages") == check.answered_by("transformers")
-        served = check.name.startswith(("serving.", "parallel.", "pooling."))
+        served = check.name.startswith(("serving.", "parallel.", "pooling.", "speed."))
         assert check.answered_by("transformers") is not served
         assert check.answered_by("server") or check.engines == IN_PROCESS
         assert served is bool(check.mode) or check.name == "serving.modes"
     offline = {c.name for c in SERVED if c.answered_by("vllm")}
     over_http = {"stream", "usage", "tools", "routes", "modes"}
     ranking = {"pooling.routes", "pooling.batch", "pooling.rerank", "pooling.score", "pooling.classifier"}
-    assert SERVED_NAMES - offline == {f"serving.{name}" for name in over_http} | ranking
+    assert {c.name for c in SERVED} - offline == {f"serving.{name}" for name in over_http} | ranking
 
 
 def test_a_transformers_run_asks_no_server(tmp_path):

@@ -537,7 +537,15 @@ def test_a_key_that_no_header_carries_is_refused(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--requests", "2", "--against", "http://h:1", "--bencher", "f"), "--against compares two servers"),
+        (("--requests", "2", "--against", "http://h:1", "--bencher", "f"), "--against is several runs"),
+        (("--requests", "2", "--sweep", "1,2", "--openmetrics", "f"), "--sweep is several runs"),
+        (("--requests", "2", "--sweep", "1,2", "--against", "http://h:1"), "--against with --sweep"),
+        (("--requests", "2", "--sweep", "1,2", "--rate", "1"), "--sweep with --rate"),
+        (("--requests", "2", "--sweep", "2,1"), "two or more growing numbers"),
+        (("--requests", "2", "--sweep", "1,x"), "two or more growing numbers"),
+        (("--requests", "2", "--sweep", "1"), "two or more growing numbers"),
+        (("--requests", "2", "--slo-ttft-ms", "5"), "are of --sweep"),
+        (("--requests", "2", "--sweep", "1,2", "--slo-tpot-ms", "0"), "--slo-tpot-ms 0: must be above 0"),
         (("--requests", "0"), "--requests 0: must be at least 1"),
         (("--requests", "2", "--rate", "0"), "--rate 0: must be requests a second above 0"),
         (("--requests", "2", "--endpoint", "h:1"), "'h:1' is no URL of a server"),
@@ -654,8 +662,8 @@ def test_a_server_that_takes_three_times_as_long_is_worse(capsys, tmp_path):
     kept = json.loads((tmp_path / "found.json").read_text())
     assert kept["standing"] == "worse"
     assert status == (3 if kept["doubts"] else 1)
-    assert {name: one["standing"] for name, one in kept["figures"].items()}["latency"] == "worse"
-    assert kept["figures"]["ttft"]["slowdown"] == pytest.approx(3.0, rel=0.3)
+    assert {name: one["standing"] for name, one in kept["figures"].items()}["latency_ms"] == "worse"
+    assert kept["figures"]["ttft_ms"]["slowdown"] == pytest.approx(3.0, rel=0.3)
     assert kept["order"] == "ABBABAAB" * 3
     assert "A against A, round 1 of 24: A" in err
     assert "B is WORSE than A" in out

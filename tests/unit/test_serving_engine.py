@@ -118,7 +118,7 @@ def test_nobody_listens():
 class Breaks:
     """A fault of a server; says where its proxy was."""
 
-    name = "breaks"
+    name, arguments = "breaks", ()
 
     def __init__(self, *, fails=False):
         self.fails, self.proxy = fails, None

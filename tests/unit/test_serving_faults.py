@@ -94,7 +94,7 @@ def test_an_entry_is_complete(fault):
     assert fault.description
     assert fault.magnitude
     assert bool(fault.checks) == (not fault.benign)
-    assert all(check.partition(".")[0] in ("serving", "pooling") for check in fault.checks)
+    assert all(check.partition(".")[0] in ("serving", "pooling", "speed") for check in fault.checks)
     assert (fault.module, fault.precisions) == ("", ())
 
 

@@ -1,8 +1,8 @@
-"""Timing a call on the device under test, on top of pytest-benchmark."""
+"""Timing a call on the device under test, on top of pytest-benchmark: the fixture ``npu_speed``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,10 @@ class SpeedRecorder:
 
     def __init__(self, benchmark: Any, device: Device, facts: dict[str, str]) -> None:
         self._benchmark, self._device, self._facts = benchmark, device, facts
+
+    def keep(self, figures: Mapping[str, Any], shape: Mapping[str, Any]) -> None:
+        """Put what else the rounds say beside their seconds, into ``extra_info``."""
+        self._benchmark.extra_info.update({"figures": dict(figures), "shape": dict(shape)})
 
     def __call__(
         self, function: Callable[[], object], *, name: str = "seconds per call", rounds: int = 7, warmup_rounds: int = 1

@@ -1,0 +1,72 @@
+"""``[speed]``: what loads, with which defaults, errors that name file, line and key; on which hardware what is asked."""
+
+import pytest
+
+from pytest_npuconf.cards.schema import Floor, Speed
+from pytest_npuconf.metrics.objectives import Slo
+from pytest_npuconf.speed.hardware import floors_here
+from tests.unit.test_cards_serving import loaded, refused
+
+FLOOR = """
+[[speed.floors]]
+figure = "tpot_ms"
+at_most = 5.0
+hardware = { device = "npu", chip = "x" }
+source = "s"
+"""
+
+
+def test_no_table_no_checks(tmp_path):
+    card = loaded(tmp_path, "")
+    assert (card.speed, card.floors, card.objectives) == (None, (), None)
+
+
+def test_defaults(tmp_path):
+    assert loaded(tmp_path, "[speed]\nrequests = 20\n").speed == Speed(requests=20)
+
+
+def test_a_whole_table(tmp_path):
+    card = loaded(tmp_path, "[speed]\nsweep = [1, 3]\nlong_run_seconds = 5\n[speed.slo]\nttft_ms = 500\n" + FLOOR)
+    assert card.speed.sweep == (1, 3)
+    assert card.speed.long_run_seconds == 5.0
+    assert card.objectives == Slo(ttft=0.5)
+    assert card.floors == (Floor("tpot_ms", 5.0, {"device": "npu", "chip": "x"}, "s"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line", "said"),
+    [
+        ("[speed]\nrequests = 3\n", "speed.requests", 3, "must be at least 4, got 3"),
+        ("[speed]\nrounds = 2\n", "speed.rounds", 3, "must be at least 3, got 2"),
+        ("[speed]\nconcurrency = 0\n", "speed.concurrency", 3, "must be at least 1"),
+        ("[speed]\noutput_len = 1\n", "speed.output_len", 3, "must be at least 8"),
+        ("[speed]\nsweep = [2, 1]\n", "speed.sweep", 3, "must be two or more growing numbers"),
+        ("[speed]\nsweep = [1]\n", "speed.sweep", 3, "must be two or more growing numbers"),
+        ("[speed]\nsweep = [1, true]\n", "speed.sweep", 3, "must be requests at once"),
+        ("[speed]\nlong_run_seconds = 0\n", "speed.long_run_seconds", 3, "must be seconds above 0"),
+        ("[speed]\nlong_run_seconds = inf\n", "speed.long_run_seconds", 3, "must be seconds above 0"),
+        ("[speed]\nrequest = 8\n", "speed.request", 3, "is not a key of a card; did you mean 'requests'?"),
+        ("[speed.slo]\nttft_ms = 0\n", "speed.slo.ttft_ms", 3, "must be milliseconds above 0"),
+        ("[speed.slo]\nttft = 1\n", "speed.slo.ttft", 3, "is not a key of a card"),
+        (FLOOR.replace("tpot_ms", "tpot"), "speed.floors.figure", 4, "is 'tpot'; did you mean 'tpot_ms'?"),
+        (FLOOR.replace("at_most", "at_least"), "speed.floors.at_most", 3, "is missing"),
+        (FLOOR.replace("5.0", "0.0"), "speed.floors.at_most", 5, "must be above 0"),
+        (FLOOR.replace(', chip = "x"', ""), "speed.floors.hardware", 6, "must name device and chip"),
+        (FLOOR.replace('"x"', "1"), "speed.floors.hardware", 6, "must map names to strings, chip is 1"),
+        (FLOOR.replace('source = "s"', ""), "speed.floors.source", 3, "is missing"),
+    ],
+)
+def test_bad_input(tmp_path, text, key, line, said):
+    assert said in refused(tmp_path, text, key, line)
+
+
+@pytest.mark.parametrize(
+    ("key", "here"),
+    [
+        ({"device": "npu", "chip": "x", "devices": "1"}, True),
+        ({"device": "npu", "chip": "y", "devices": "1"}, False),
+        ({"device": "cpu", "chip": "x", "devices": "1"}, False),
+    ],
+)
+def test_a_floor_holds_on_its_own_hardware(tmp_path, key, here):
+    assert bool(floors_here(loaded(tmp_path, FLOOR).floors, key)) is here
