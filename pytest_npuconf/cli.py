@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_npuconf.audit.command import add_parser as add_audit
+from pytest_npuconf.bundle.command import add_parser as add_bundle
+from pytest_npuconf.bundle.verify_command import add_parser as add_verify
 from pytest_npuconf.campaign.command import add_parser as add_faults
 from pytest_npuconf.doctor.command import add_parser as add_doctor
 from pytest_npuconf.errors import AuditError, NpuconfError
 from pytest_npuconf.load.command import add_parser as add_load
 from pytest_npuconf.option_values import parse_path
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
+from pytest_npuconf.report.card_page import add_parser as add_card
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit``, ``faults`` and
-    ``doctor`` have their own."""
+    """Exit status: 0 done, 1 an error that is said on stderr, 2 a wrong command line; ``audit``, ``faults``,
+    ``doctor``, ``load`` and ``verify`` have their own."""
     parsed = _parser().parse_args(arguments)
     try:
         return int(parsed.run(parsed) or 0)
@@ -31,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="npuconf",
-        description="outside a test run: cards audited, faults injected, this host judged, references taken from host to host",
+        description="outside a test run: cards audited and written, faults injected, load measured, this host judged, evidence "
+        "bundled and verified",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     pack = commands.add_parser("pack", help="put the stored references of a model into one file")
@@ -49,6 +53,9 @@ def _parser() -> argparse.ArgumentParser:
     add_faults(commands)
     add_doctor(commands)
     add_load(commands)
+    add_card(commands)
+    add_bundle(commands)
+    add_verify(commands)
     return parser
 
 

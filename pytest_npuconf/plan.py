@@ -129,7 +129,8 @@ class Plan:
 
     def _relaxations(self, card: Card) -> list[str]:
         """What the card moved: its own bounds, and a required set that is shorter than all that could decide."""
-        own = [f"CARD BOUNDS {len(card.gates)}"] if card.gates else []
+        names = [check if check in CHECKS else check.rpartition(".")[0] for check in card.gates]
+        own = [f"CARD BOUNDS {n}"] if (n := sum(CHECKS[name].answered_by(self.factory.name) for name in names)) else []
         every = required_ids(
             dataclasses.replace(card, required={}, samples_decide=True),
             self.factory.name,
