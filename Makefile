@@ -18,7 +18,8 @@ CAMPAIGN = $(VENV)/bin/npuconf faults --jobs $(WORKERS) --leave-out functional.s
 SHORT_CAMPAIGN = nan-weight attention-scale-2% window-imposed dead-weight-row kv-page-lost batch-cross-talk first-call \
   benign-split-k benign-fused-norm
 # Sockets, processes and command lines: nothing of theirs depends on what is pinned, and they take minutes.
-PINLESS = openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers load
+PINLESS = openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers load load_sweep \
+  load_agreement speed_faults
 RESULTS ?= results
 MODELS = tiny-qwen3 smollm2-135m-instruct tiny-qwen3-reranker
 

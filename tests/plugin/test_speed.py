@@ -55,10 +55,10 @@ def test_a_healthy_server(judge, pytester):
     assert verdicts == dict.fromkeys(verdicts, "pass")
     figures = found(told, "run")["data"]["statistics"]
     assert figures["ttft_ms"] >= TRUTH.ttft
-    assert figures["tpot_ms"] == pytest.approx(TRUTH.itl, rel=0.5)
+    assert 0.9 * TRUTH.itl <= figures["tpot_ms"] < 3 * TRUTH.itl
     assert figures["output_tokens_per_second"] <= TRUTH.rate(16, 2) * 1.001
     assert figures["amortised_ms_per_token"] == pytest.approx(1e3 / figures["output_tokens_per_second"])
-    assert found(told, "physics")["data"]["tpot_ms"]["one request at a time"] == pytest.approx(TRUTH.itl, rel=0.5)
+    assert 0.9 * TRUTH.itl <= found(told, "physics")["data"]["tpot_ms"]["one request at a time"] < 3 * TRUTH.itl
     assert [point["concurrency"] for point in found(told, "sweep")["data"]["sweep"]["points"]] == [1, 2, 4]
     assert told["models"]["tiny"]["status"] == "SUBSET"
     result.stdout.fnmatch_lines(["*speed.baseline is not asked: no speed is recorded for device cpu*--npuconf-record"])
@@ -111,7 +111,7 @@ def test_sessions_are_recorded_and_judge_the_next(judge, pytester):
     result, told = judge("baseline", "--npuconf-fault", "tpot-doubled")
     assert found(told, "baseline")["verdict"] == "fail"
     figures = {figure["figure"]: figure["slowdown"] for figure in found(told, "baseline")["data"]["figures"]}
-    assert figures["tpot_ms"] == pytest.approx(2.0, rel=0.25)
+    assert 1.4 < figures["tpot_ms"] < 3.0
     path.write_text("{}")
     with pytest.raises(FileNotFoundError):
         judge("baseline")  # refused before anything is measured, so there are no results
@@ -171,4 +171,4 @@ def test_a_server_that_throttles(judge, pytester):
     )
     _, told = judge("steady", "--npuconf-fault", "soon", "-p", "throttles")
     assert found(told, "steady")["verdict"] == "fail"
-    assert found(told, "steady")["value"] == pytest.approx(0.5, rel=0.25)
+    assert found(told, "steady")["value"] < 0.75

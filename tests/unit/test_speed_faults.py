@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
 import pytest
 
@@ -26,6 +27,11 @@ TRUTH, TOKENS = Truth(60.0, 6.0), 11  # 60 + 10 x 6 = 120 ms an answer
 PLAIN = {"prompt": "one two three", "max_tokens": 9}
 
 
+def near(found, milliseconds, room=60.0):
+    """Not sooner, but for a clock's tick; later by what a busy host may add."""
+    return 0.95 * milliseconds <= found <= milliseconds + room
+
+
 def measured(inject, requests=4, concurrency=1, warmup=0):
     """Mean milliseconds by figure, and every latency, through a proxy with this fault."""
     with truth_server(TRUTH) as url, Proxy(url) as proxy:
@@ -41,39 +47,37 @@ def measured(inject, requests=4, concurrency=1, warmup=0):
 @pytest.mark.parametrize("share", [0.0, 0.5, 2.0])
 def test_everything_takes_longer(share):
     means, _ = measured(serving_speed.slower(share))
-    assert means["latency"] == pytest.approx(120 * (1 + share), rel=0.15)
-    assert means["ttft"] == pytest.approx(60 * (1 + share), rel=0.2)
-    assert means["tpot"] == pytest.approx(6 * (1 + share), rel=0.2)
+    assert near(means["latency"], 120 * (1 + share))
+    assert near(means["ttft"], 60 * (1 + share), 30)
+    assert near(means["tpot"], 6 * (1 + share) * 0.9, 5)  # a first token that is late shortens the rest
 
 
 def test_only_the_tokens_behind_the_first_take_longer():
     means, _ = measured(serving_speed.slower_tokens(1.0))
-    assert means["tpot"] == pytest.approx(12.0, rel=0.2)
-    assert means["ttft"] == pytest.approx(60.0, rel=0.2)
+    assert near(means["tpot"], 12.0 * 0.9, 5)
+    assert near(means["ttft"], 60.0, 30)
 
 
 def test_one_in_three():
     _, latencies = measured(serving_speed.one_in(3, 2.0), requests=6)
-    assert latencies[2] == pytest.approx(360, rel=0.15)
-    assert latencies[5] == pytest.approx(360, rel=0.15)
-    assert max(latencies[i] for i in (0, 1, 3, 4)) < 240
+    assert near(latencies[2], 360)
+    assert near(latencies[5], 360)
+    assert max(latencies[i] for i in (0, 1, 3, 4)) < 300
 
 
 def test_throttling_begins_after_a_while():
     _, latencies = measured(serving_speed.throttled(0.5), requests=8)
-    assert latencies[0] == pytest.approx(120, rel=0.2)
-    assert latencies[-1] == pytest.approx(240, rel=0.2)
+    assert near(latencies[0], 120)
+    assert near(latencies[-1], 240)
 
 
 def test_an_answer_that_is_no_stream_takes_longer_too():
     with truth_server(TRUTH) as url, Proxy(url) as proxy:
         serving_speed.slower(1.0)(proxy)
-        import time
-
         begin = time.perf_counter()
         status, _, _ = ask(proxy.url, "POST", "/v1/completions", json.dumps({**PLAIN, "max_tokens": TOKENS}).encode())
     assert status == 200
-    assert time.perf_counter() - begin == pytest.approx(0.240, rel=0.2)
+    assert near(1e3 * (time.perf_counter() - begin), 240)
 
 
 def answers(inject, *bodies):
@@ -113,8 +117,8 @@ def test_a_cache_answers_at_once():
         serving_speed.answered_from_a_cache(proxy)
         shape = Shape(3, 1, 4, TOKENS, warmup=0)
         first, again = (load(proxy.url, "truth", shape).spreads["latency"].mean * 1e3 for _ in range(2))
-    assert first == pytest.approx(120, rel=0.15)
-    assert again == pytest.approx(60, rel=0.3), "one token of the server's, and everything else at once"
+    assert near(first, 120)
+    assert near(again, 60, 45), "one token of the server's, and everything else at once"
 
 
 def test_the_middleware_keeps_something_of_each_request():
