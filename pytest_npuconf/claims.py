@@ -35,11 +35,13 @@ def evaluate(claim: Claim, measurement: Measurement, facts: dict[str, str]) -> C
     within ``tolerance`` of it (``better = "equal"``). Of a list every element must, and a documented list must be as long.
     Conditions that are not facts of this run make a miss
     ``not reproduced`` instead of ``contradicted``.
+    A statistic that this measurement could not take (no answer came, the log does not say) is not reproduced either; one that
+    no check has is refused with the card.
 
     Raises:
-        KeyError: the measurement has no statistic of the claim's name.
+        KeyError: the measurement keeps no statistics at all: the check forgot them.
     """
-    if measurement.broken:
+    if measurement.broken or claim.statistic not in measurement.data["statistics"]:
         return ClaimResult(claim, None, Standing.NOT_REPRODUCED)
     found = measurement.data["statistics"][claim.statistic]
     measured = [float(each) for each in found] if isinstance(found, (list, tuple)) else float(found)

@@ -137,7 +137,8 @@ class Plan:
             self.precisions[card.name],
             self.settings.reference,
         )
-        every = [check for check in every if check.rpartition(".")[0] not in self.left_out.get(card.name, {})]
+        left_out = self.left_out.get(card.name, {}).keys()
+        every = [check for check in every if not {check, check.rpartition(".")[0]} & left_out]
         listed = len(self.required[card.name])
         return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
 

@@ -149,19 +149,21 @@ def npuconf_speed(
 @pytest.fixture
 def npuconf_roof(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Roof:
     """What a decode step reads."""
-    from pytest_npuconf.speed.hardware import ranks
+    from pytest_npuconf.speed.hardware import ranks, words_of
     from pytest_npuconf.speed.roof import roof_of
 
     checkpoint = npuconf_workbench.plan.checkpoints[npu_card.name]
-    return roof_of(checkpoint.config, checkpoint.parameters, npu_precision.candidate, ranks(npu_card))
+    return roof_of(checkpoint, npu_precision.candidate, ranks(npu_card), words_of(npu_card))
 
 
 @pytest.fixture
 def npuconf_floors(npuconf_workbench: Workbench, npu_card: Card) -> tuple[Floor, ...]:
-    """The card's floors on this hardware."""
-    from pytest_npuconf.speed.hardware import floors_here, hardware_key
+    """The card's floors on this hardware; of its start only where this run starts it."""
+    from pytest_npuconf.speed.hardware import START, floors_here, hardware_key
 
-    return floors_here(npu_card.floors, hardware_key(npuconf_workbench.plan, npu_card.name))
+    plan = npuconf_workbench.plan
+    here = floors_here(npu_card.floors, hardware_key(plan, npu_card.name))
+    return tuple(floor for floor in here if not (plan.settings.endpoints and floor.figure in START))
 
 
 @pytest.fixture

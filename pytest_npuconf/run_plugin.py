@@ -152,7 +152,11 @@ class RunPlugin:
             metafunc.parametrize("npu_card", models, indirect=True, scope="session", ids=models)
             return
         cases = [
-            (model, pair) for model in models for pair in self.plan.pairs(model) if check is None or check.runs_at(pair)
+            (model, pair)
+            for model in models
+            for pair in self.plan.pairs(model)
+            if check is None
+            or (check.runs_at(pair) and f"{check.name}.{pair.name}" not in self.plan.left_out.get(model, {}))
         ]
         metafunc.parametrize(
             ("npu_card", "npu_precision"),
@@ -308,7 +312,7 @@ class RunPlugin:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         for closing in self.closings:
             card = self.plan.cards[closing.model]
-            if self._record_speed(closing, session):
+            if self._record_speed(closing, session) and closing.model not in self.recorded:
                 continue
             if closing.status is not Status.CONFORMANT or closing.model not in self.recorded:
                 self.recording_lines.append(f"{closing.model}: not recorded: only a CONFORMANT run records a reference")
@@ -331,6 +335,7 @@ class RunPlugin:
         if wrong or self.interrupted:
             why = f"{', '.join(wrong)} did not pass" if wrong else "the run was interrupted"
             self.recording_lines.append(f"{closing.model}: speed not recorded: {why}")
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
             return True
         key, now = hardware_key(self.plan, closing.model), datetime.datetime.now(datetime.timezone.utc)
         for dtype, found in figures.items():

@@ -129,7 +129,7 @@ def load_card(path: Path) -> Card:
         documents=read_documents(root.table("audit"), path.parent),
         serving=read_serving(root.table("serving"), path.parent),
         rerank=read_rerank(root),
-        speed=read_speed(root.table("speed")),
+        speed=read_speed(root.table("speed")) if "speed" in root else None,
     )
     root.finish()
     return card

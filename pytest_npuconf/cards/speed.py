@@ -15,10 +15,8 @@ LOWER = ("ttft_ms", "tpot_ms", "latency_ms", "latency_tail_ms", "load_s", "init_
 FEWEST_ROUNDS = 3
 
 
-def read_speed(table: Table) -> Speed | None:
-    """``[speed]``, None where the card has none."""
-    if not table.data:
-        return None
+def read_speed(table: Table) -> Speed:
+    """``[speed]``; an empty one is the defaults."""
     default = Speed()
     numbers = {name: table.take(name, int, getattr(default, name)) for name in _LEAST}
     for name, least in _LEAST.items():

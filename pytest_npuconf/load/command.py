@@ -120,7 +120,7 @@ def run(parsed: argparse.Namespace) -> int:
     bias = None
     if not parsed.no_self_check:
         _say("measuring this client against known latencies ...")
-        bias = self_check(shape)
+        bias = self_check(_largest(parsed, shape))
     doubts = () if bias is None else tuple(bias.doubts)
     if parsed.against:
         return _compare(parsed, shape, doubts)
@@ -138,6 +138,14 @@ def run(parsed: argparse.Namespace) -> int:
     if found.spreads:
         _draw(parsed, told, ("latency_distributions", "timeline"))
     return {"valid": VALID, "failed": FAILED, "inconclusive": INCONCLUSIVE}[found.verdict]
+
+
+def _largest(parsed: argparse.Namespace, shape: Shape) -> Shape:
+    """Where the client has most to do."""
+    if not parsed.sweep:
+        return shape
+    places = max(_concurrencies(parsed.sweep))
+    return dataclasses.replace(shape, concurrency=places, requests=max(shape.requests, places))
 
 
 def _compare(parsed: argparse.Namespace, shape: Shape, doubts: tuple[str, ...]) -> int:

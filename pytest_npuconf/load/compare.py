@@ -73,9 +73,6 @@ def compare(
     at_a, at_b = (a, models[0]), (b, models[1])
     # A against A first: a server that is not warm yet shows there, and widens the floor
     same = rounds({"A": at_a, "B": at_a}, order, shape, timeout, lambda line: announce(f"A against A, {line}"), doubts)
-    # other prompts than before: those A has in its prefix cache now, and B has not
-    other = dataclasses.replace(shape, seed=shape.seed + len(order))
-    both = rounds({"A": at_a, "B": at_b}, order, other, timeout, lambda line: announce(f"A against B, {line}"), doubts)
     floors = floors_of(same, order, blocks)
     log_margin = math.log1p(margin)
     for name, floor in floors.items():
@@ -84,6 +81,9 @@ def compare(
                 f"{name} of A differs from itself by {math.expm1(floor):.1%} over {blocks} blocks, so {margin:.0%} cannot be told",
                 mend=f"--blocks {math.ceil(blocks * (floor / log_margin) ** 2) + 1}, more --requests, or a wider --margin",
             )
+    # other prompts than before: those A has in its prefix cache now, and B has not
+    other = dataclasses.replace(shape, seed=shape.seed + len(order))
+    both = rounds({"A": at_a, "B": at_b}, order, other, timeout, lambda line: announce(f"A against B, {line}"), doubts)
     return Compared(figures_of(both, order, floors, log_margin), order, both, same, tuple(doubts))
 
 

@@ -110,13 +110,18 @@ def _spreads(good: Sequence[Reply], shape: Shape) -> dict[str, Spread]:
     return {name: spread(found, independent=name != "itl") for name, found in values.items() if found}
 
 
+def lateness(watch: Watch) -> str:
+    """The doubt that single time stamps may be late; empty where they are not."""
+    if watch.busy_ns / 1e6 <= LATE_MS:
+        return ""
+    return (
+        f"the client's loop was busy for {watch.busy_ns / 1e6:.1f} ms at once ({watch.late} loops of 1 ms and more): a time "
+        f"stamp may be as late; the aim is {LATE_MS:g} ms"
+    )
+
+
 def _doubts(shape: Shape, watch: Watch, delivered: float | None) -> list[str]:
-    found = []
-    if watch.busy_ns / 1e6 > LATE_MS:
-        found.append(
-            f"the client's loop was busy for {watch.busy_ns / 1e6:.1f} ms at once ({watch.late} loops of 1 ms and more): a time "
-            f"stamp may be as late; the aim is {LATE_MS:g} ms"
-        )
+    found = [said] if (said := lateness(watch)) else []
     if watch.wall_seconds > 0 and watch.cpu_seconds / watch.wall_seconds > BUSY_SHARE:
         found.append(
             f"the client took {watch.cpu_seconds / watch.wall_seconds:.0%} of a core, more than {BUSY_SHARE:.0%}: it may be what "

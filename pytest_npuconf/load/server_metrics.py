@@ -5,6 +5,7 @@ Names of vLLM (v1/metrics/loggers.py, 0.18 and 0.32); of the text format: https:
 
 from __future__ import annotations
 
+import http.client
 import re
 import urllib.request
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def read(url: str, timeout: float = 5.0) -> Counters | None:
     try:
         found = fetch(f"{url.rstrip('/').removesuffix('/v1')}/metrics", timeout=timeout)
         return parse(found.decode("utf-8", "replace"))
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None
 
 

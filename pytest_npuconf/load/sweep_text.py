@@ -12,8 +12,11 @@ def text(told: dict[str, Any]) -> str:
              "  at once    tokens/s   TTFT ms   TPOT ms" + ("   goodput/s   share" if told["slo"] else "")]  # fmt: skip
     lines += [_point(point) for point in told["points"]]
     knee = told["knee"]
-    lines.append(f"  knee: {knee} at once gives 95 % of the largest throughput" if knee else
-                 "  knee: not reached; throughput still grows at the largest concurrency")  # fmt: skip
+    unmeasured = [p for p in told["points"] if "output_tokens_per_second" not in p["aggregates"]]
+    beyond = "not reached; throughput still grows at the largest concurrency"
+    if unmeasured:
+        beyond = "unknown; not every point has a throughput"
+    lines.append(f"  knee: {knee} at once gives 95 % of the largest throughput" if knee else f"  knee: {beyond}")
     for point in told["points"]:
         lines += [
             f"  {point['concurrency']} at once: {count} failed: {kind}" for kind, count in point["failures"].items()

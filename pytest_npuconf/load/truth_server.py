@@ -62,11 +62,10 @@ def whole(path: str, prompt: int, tokens: int) -> bytes:
 class _Client:
     """One connection: what came of its request, and which token it waits for."""
 
-    __slots__ = ("begun", "first", "got", "last", "left", "socket", "token", "unsent")
+    __slots__ = ("first", "got", "last", "left", "socket", "token")
 
     def __init__(self, connection: socket.socket) -> None:
-        self.socket, self.got, self.unsent = connection, b"", b""
-        self.begun = self.left = 0
+        self.socket, self.got, self.left = connection, b"", 0
         self.token = self.last = self.first = b""
 
 
@@ -136,7 +135,7 @@ class TruthServer:
             return
         asked = json.loads(body)
         prompt, tokens = asked.get("prompt", asked.get("messages")), int(asked.get("max_tokens", 16))
-        client.begun, client.left = stamp, tokens
+        client.left = tokens
         if not asked.get("stream"):
             client.left, client.first, client.last = 1, b"", whole(path, len(prompt), tokens)
             self._push(stamp + self._ttft + (tokens - 1) * self._itl, client)

@@ -17,8 +17,9 @@ import numpy as np
 
 from pytest_npuconf.errors import BaselineError
 from pytest_npuconf.files import write_atomically
-from pytest_npuconf.load.figures import FIGURES
+from pytest_npuconf.load.figures import FIGURES, JUDGED
 from pytest_npuconf.references.choose import folders, recording_folder
+from pytest_npuconf.references.store import locked
 from pytest_npuconf.stats import t_quantile
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def departures(measured: Mapping[str, float], sessions: Sequence[Mapping[str, fl
         BaselineError: fewer than :data:`FEWEST_SESSIONS` sessions, or no figure that all have.
     """
     n = len(sessions)
-    names = [name for name in measured if all(name in session for session in sessions)]
+    names = [name for name in JUDGED if name in measured and all(name in session for session in sessions)]
     if n < FEWEST_SESSIONS or not names:
         raise BaselineError(
             f"{n} sessions of speed are recorded, {FEWEST_SESSIONS} are needed to know what healthy ones differ by",
@@ -83,9 +84,9 @@ def departures(measured: Mapping[str, float], sessions: Sequence[Mapping[str, fl
     return sorted(found, key=lambda one: -one.share)
 
 
-def file_name(dtype: str, key: Mapping[str, str]) -> str:
-    """``speed-cpu-bfloat16-1f0c2a3b.json``: the end is of the hardware."""
-    digest = hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:8]
+def file_name(dtype: str, key: Mapping[str, str], shape: Mapping[str, Any]) -> str:
+    """``speed-cpu-bfloat16-1f0c2a3b.json``: the end is of hardware and load."""
+    digest = hashlib.sha256(json.dumps([dict(key), dict(shape)], sort_keys=True).encode()).hexdigest()[:8]
     return f"speed-{key['device']}-{dtype}-{digest}.json"
 
 
@@ -103,8 +104,8 @@ def find_sessions(plan: Plan, model: str, dtype: str, key: Mapping[str, str]) ->
         BaselineError: a file that cannot be read, or is of another schema.
     """
     for folder in folders(plan.cards[model], plan.settings):
-        found = read(folder / file_name(dtype, key))
-        if found is not None and found.shape == shape_of(plan, model):
+        found = read(folder / file_name(dtype, key, shape_of(plan, model)))
+        if found is not None:
             return found
     return None
 
@@ -137,25 +138,24 @@ def read(path: Path) -> Recorded | None:
 def add_session(
     plan: Plan, model: str, dtype: str, key: Mapping[str, str], figures: Mapping[str, float], time: str
 ) -> str:
-    """Write the file anew with one more session; what was written, in words. Sessions of another load are left behind.
+    """Write the file anew with one more session; what was written, in words.
 
     Raises:
         BaselineError: the folder cannot be written, belongs to an installed package, or the file there is damaged.
     """
-    path = recording_folder(plan.cards[model], plan.settings) / file_name(dtype, key)
-    shape, before = shape_of(plan, model), read(path)
-    kept = before.sessions if before is not None and before.shape == shape else ()
+    shape = shape_of(plan, model)
+    path = recording_folder(plan.cards[model], plan.settings) / file_name(dtype, key, shape)
     session = {"time": time, "figures": dict(figures), "facts": dict(plan.facts)}
-    told = {
-        "schema_version": SCHEMA_VERSION, "model": model, "dtype": dtype, "hardware": dict(key), "shape": shape,
-        "sessions": [*kept, session],
-    }  # fmt: skip
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
+        with locked(path.parent):
+            before = read(path)
+            kept = () if before is None else before.sessions
+            told = {
+                "schema_version": SCHEMA_VERSION, "model": model, "dtype": dtype, "hardware": dict(key), "shape": shape,
+                "sessions": [*kept, session],
+            }  # fmt: skip
+            write_atomically(path, (json.dumps(told, indent=1, sort_keys=True) + "\n").encode())
     except OSError as error:
         raise BaselineError(f"{path} cannot be written: {error}", mend="--npuconf-baselines DIR") from error
-    dropped = (
-        f"; {len(before.sessions)} of another load are dropped" if before is not None and before.shape != shape else ""
-    )
-    return f"{path}: {len(kept)} -> {len(kept) + 1} sessions of speed{dropped}"
+    return f"{path}: {len(kept)} -> {len(kept) + 1} sessions of speed"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import secrets
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 # Every run of load has its own prompts: one that was asked before might be answered from a cache.
-ALONE, SWEEP, LONG = 10_000, 20_000, 30_000
+ALONE, SWEEP, LONG, WARM_UP = 10_000, 20_000, 30_000, 40_000
+WAVES = 18  # of the long run, at least: a dozen behind the third in which caches fill
 ALONE_REQUESTS = 16
 SHORT = 32  # tokens: a prompt that a prefix cache can hardly save anything of, an answer long enough to be timed
 REST = 3.0  # seconds without load before the long run, so that what slows down under load shows there
@@ -48,6 +50,8 @@ class SpeedRuns:
     def __init__(self, served: HttpServed, speed: Speed, device: Any, timeout: float, progress: Progress) -> None:
         self.served, self.speed, self._device = served, speed, device
         self._timeout, self._progress = timeout, progress
+        # of every prompt of this session: one that an earlier session asked may lie in the server's caches
+        self.salt = secrets.randbelow(1 << 30) << 17
         self._made: dict[str, Any] = {}
         self.rounds: list[LoadResult] = []
 
@@ -55,17 +59,23 @@ class SpeedRuns:
         """The card's, with changes."""
         speed = self.speed
         base = Shape(speed.requests, speed.concurrency, speed.input_len, speed.output_len, warmup=0)
-        return dataclasses.replace(base, **changes)
+        return dataclasses.replace(base, **{**changes, "seed": self.salt + changes.get("seed", 0)})
 
     def one_round(self) -> None:
-        """Measure one more; warm-up requests go before the first."""
+        """Measure one more."""
         number = len(self.rounds)
-        shape = self.shape(seed=number, warmup=self.speed.concurrency if number == 0 else 0)
+        shape = self.shape(seed=number)
         self._progress.step(f"speed, round {number + 1}: {shape.requests} requests, {shape.concurrency} at once")
         self.rounds.append(self._load(shape))
 
+    def warm_up(self) -> None:
+        """Requests before the first round, in no figure."""
+        places = self.speed.concurrency
+        self._once("warm-up", lambda: self._load(self.shape(requests=places, seed=WARM_UP)))
+
     def measured(self) -> list[LoadResult]:
         """All rounds that the card asks for."""
+        self.warm_up()
         while len(self.rounds) < self.speed.rounds:
             self.one_round()
         return self.rounds
@@ -107,7 +117,7 @@ class SpeedRuns:
                     "no request of the rounds was answered, so the long run has no length", mend="see speed.run"
                 )
             enough = math.ceil(statistics.median(rates) * self.speed.long_run_seconds)
-            shape = self.shape(requests=max(enough, 4 * self.speed.concurrency), seed=LONG)
+            shape = self.shape(requests=max(enough, WAVES * self.speed.concurrency), seed=LONG)
             self._progress.phase(
                 f"speed, long run: {shape.requests} requests, about {self.speed.long_run_seconds:.0f} s"
             )

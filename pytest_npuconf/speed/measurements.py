@@ -15,16 +15,17 @@ from pytest_npuconf.cards.schema import Floor
 from pytest_npuconf.engines.capacity import read_capacity
 from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
 from pytest_npuconf.load.figures import FIGURES
-from pytest_npuconf.load.result import LoadResult
+from pytest_npuconf.load.result import LoadResult, lateness
+from pytest_npuconf.load.self_check import MOST_TRUTH_LATE_MS
 from pytest_npuconf.load.sweep import goodput_of
 from pytest_npuconf.metrics.roofline import efficiency, least_tpot, step_bytes
 from pytest_npuconf.metrics.steady import drift, growth, rates, steady_window
 from pytest_npuconf.speed.baseline import Recorded, departures
 from pytest_npuconf.speed.bench import SpeedRuns, medians
+from pytest_npuconf.speed.hardware import START
 from pytest_npuconf.speed.roof import Roof
 from pytest_npuconf.stats import ratio_of_sums, share_lower_bound, share_upper_bound, t_quantile
 
-START = ("load_s", "init_s")
 WINDOWS = 30  # of the long run, at most
 BLOCKS = 9  # readings of memory: eight increments
 
@@ -41,7 +42,8 @@ def run(runs: SpeedRuns) -> Measurement:
     ]
     return Measurement.counted(
         "speed.failed_requests", rows, n=sum(len(one.replies) for one in found), of="requests",
-        statistics={**middle, **_documented(middle)}, figures=figures, shape=dataclasses.asdict(runs.shape()), notes=notes,
+        statistics={**middle, **_documented(middle)}, figures=figures,
+        salt=runs.salt, shape=dataclasses.asdict(runs.shape()), notes=notes,
     )  # fmt: skip
 
 
@@ -81,8 +83,14 @@ def client(runs: SpeedRuns) -> Measurement:
         shares["p99 of gaps between chunks"] = abs(bias.itl_p99) / max(float(np.quantile(gaps, 0.99)), 1e-6)
     rows = [Row(name, share) for name, share in sorted(shares.items(), key=lambda one: -one[1])]
     doubts = [doubt for one in runs.measured() for doubt in one.doubts]
+    # that single stamps may be late is in the share of the means already; any other doubt is of the whole
+    grave = [doubt for one in runs.measured() for doubt in one.doubts if doubt != lateness(one.watch)]
+    if bias.truth_late > MOST_TRUTH_LATE_MS:
+        grave += bias.doubts
+    most = max(rows[0].value, 1.0) if grave else rows[0].value
+    doubts = [*grave, *doubts]
     return Measurement(
-        "speed.client_share", rows[0].value, n=len(runs.rounds), of="rounds", interval=(0.0, rows[0].value), rows=tuple(rows),
+        "speed.client_share", rows[0].value, n=len(runs.rounds), of="rounds", interval=(0.0, most), rows=tuple(rows),
         data={"bias": bias.to_json(), "doubts": doubts, "notes": list(dict.fromkeys(doubts))[:3]},
     )  # fmt: skip
 
@@ -99,8 +107,9 @@ def physics(runs: SpeedRuns, roof: Roof) -> Measurement:
     Of the rounds the weights alone are the roof: not every step has every request. Of a mixture of experts only a TPOT of nothing
     can be too fast.
     """
-    speed, name = runs.speed, "speed.roofline_efficiency"
-    alone = step_bytes(roof.weight_bytes, roof.kv_bytes_per_token, speed.input_len + speed.output_len / 2) / roof.ranks
+    name = "speed.roofline_efficiency"
+    shape = runs.alone().shape
+    alone = step_bytes(roof.weight_bytes, roof.kv_bytes_per_token, shape.input_len + shape.output_len / 2) / roof.ranks
     seen = runs.bandwidth(alone)
     rows, least_ms, measured = [], {}, {}
     for place, results, step in (("one request at a time", [runs.alone()], alone),
@@ -151,7 +160,8 @@ def floors(runs: SpeedRuns, stated: Sequence[Floor], start: Mapping[str, float])
             f"{statistics.median(values):.4g}, {'at least' if higher else 'at most'} {floor.bound:g}",
         )
         found.append((row, ends))
-    found.sort(key=lambda one: -(one[1][1] if one[1] else one[0].value))
+    # one that is missed for sure speaks before one that may be
+    found.sort(key=lambda one: (-((one[1] or (one[0].value,))[0] > 1), -(one[1][1] if one[1] else one[0].value)))
     return Measurement(name, found[0][0].value, n=len(runs.measured()), of="rounds", interval=found[0][1],
                        rows=tuple(row for row, _ in found[:MAX_ROWS]))  # fmt: skip
 
@@ -228,7 +238,7 @@ def swept(runs: SpeedRuns) -> Measurement:
     return Measurement.counted(
         "speed.sweep_failed", rows, n=sum(len(point.replies) for point in found.points), of="requests",
         statistics={"output_tokens_per_second": best, **({} if found.knee is None else {"knee": found.knee})},
-        sweep=told, notes=[*notes, f"knee: {found.knee or 'beyond the largest'}"],
+        sweep=told, notes=[*notes, f"knee: {found.knee or 'none within these'}"],
     )  # fmt: skip
 
 
@@ -252,8 +262,7 @@ def steady(runs: SpeedRuns) -> Measurement:
     """Tokens a second in the last third of the long run over those in the first."""
     name, found = "speed.last_over_first", runs.long_run().found
     if found.failures:
-        first = next(reply for reply in found.replies if reply.kind)
-        return Measurement.unusable(name, f"{found.failures} in the long run, the first: {first.kind}: {first.trouble}")
+        return Measurement.unusable(name, _in_the_long_run(found))
     sent, ended = ([getattr(r, at) / 1e9 for r in found.replies] for at in ("sent", "ended"))
     window = steady_window(sent, ended)
     times = [at / 1e9 for r in found.replies for at in r.arrivals]
@@ -278,11 +287,18 @@ def steady(runs: SpeedRuns) -> Measurement:
     )  # fmt: skip
 
 
+def _in_the_long_run(found: LoadResult) -> str:
+    first = next(reply for reply in found.replies if reply.kind)
+    return f"{found.failures} in the long run, the first: {first.kind}: {first.trouble}"
+
+
 def memory(runs: SpeedRuns) -> Measurement:
     """Bytes that the server's processes hold more after each request, over the long run's last two thirds: caches fill before."""
     name, long = "speed.growth_per_request", runs.long_run()
     if long.held is None:
         return Measurement.unusable(name, "the server's processes are not known")
+    if long.found.failures:
+        return Measurement.unusable(name, _in_the_long_run(long.found))
     times, held = np.array(long.held.times, dtype=np.float64), np.array(long.held.held, dtype=np.float64)
     ended = np.sort([reply.ended for reply in long.found.replies])
     done = np.searchsorted(ended, times)

@@ -9,6 +9,7 @@ from pytest_npuconf.speed import measurements
 
 @pytest.mark.npuconf_check("speed.run")
 def test_run(npuconf_speed, npu_speed, npu_check):
+    npuconf_speed.warm_up()
     npu_speed(npuconf_speed.one_round, rounds=npuconf_speed.speed.rounds, warmup_rounds=0)
     found = measurements.run(npuconf_speed)
     npu_speed.keep(found.data["figures"], found.data["shape"])

@@ -1,10 +1,18 @@
 """``[speed]``: what loads, with which defaults, errors that name file, line and key; on which hardware what is asked."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from pytest_npuconf.cards.schema import Floor, Speed
+from pytest_npuconf.devices.cpu import CpuDevice
+from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.metrics.objectives import Slo
-from pytest_npuconf.speed.hardware import floors_here
+from pytest_npuconf.options import Settings
+from pytest_npuconf.precisions import Precision
+from pytest_npuconf.speed import hardware
+from pytest_npuconf.speed.baseline import file_name
+from pytest_npuconf.speed.hardware import floors_here, not_asked, without_unasked
 from tests.unit.test_cards_serving import loaded, refused
 
 FLOOR = """
@@ -22,6 +30,7 @@ def test_no_table_no_checks(tmp_path):
 
 
 def test_defaults(tmp_path):
+    assert loaded(tmp_path, "[speed]\n").speed == Speed()
     assert loaded(tmp_path, "[speed]\nrequests = 20\n").speed == Speed(requests=20)
 
 
@@ -66,7 +75,55 @@ def test_bad_input(tmp_path, text, key, line, said):
         ({"device": "npu", "chip": "x", "devices": "1"}, True),
         ({"device": "npu", "chip": "y", "devices": "1"}, False),
         ({"device": "cpu", "chip": "x", "devices": "1"}, False),
+        ({"device": "npu", "chip": "x", "devices": "1", "host": "far"}, False),
     ],
 )
 def test_a_floor_holds_on_its_own_hardware(tmp_path, key, here):
     assert bool(floors_here(loaded(tmp_path, FLOOR).floors, key)) is here
+
+
+def plan(card, endpoints=(), **changes):
+    given = {
+        "cards": {"mine": card}, "device": CpuDevice(), "factory": SimpleNamespace(name="server"),
+        "settings": Settings(models=("mine",), endpoints=endpoints, **changes), "required": {"mine": ("speed.floors.bf16_fp32",)},
+        "pairs": lambda _: [Precision("bfloat16", "float32"), Precision("float16", "float32")],
+    }  # fmt: skip
+    return SimpleNamespace(**given)
+
+
+def test_at_another_host_this_hosts_memory_says_nothing(tmp_path):
+    card = loaded(
+        tmp_path, "[speed]\n" + FLOOR.replace('"npu", chip = "x"', f'"cpu", chip = "{CpuDevice().hardware()}"')
+    )
+    assert not {"speed.physics", "speed.floors"} & not_asked(plan(card), "mine").keys()
+    assert {"speed.physics", "speed.floors"} <= not_asked(plan(card, (("generate", "http://far:8000"),)), "mine").keys()
+    assert (
+        not {"speed.physics", "speed.floors"}
+        & not_asked(plan(card, (("generate", "http://127.0.0.1:1"),)), "mine").keys()
+    )
+
+
+def test_floors_of_a_start_that_was_not_ours_are_not_asked(tmp_path):
+    text = FLOOR.replace('"npu", chip = "x"', f'"cpu", chip = "{CpuDevice().hardware()}"').replace("tpot_ms", "load_s")
+    card = loaded(tmp_path, "[speed]\n" + text)
+    assert "speed.floors" not in not_asked(plan(card), "mine")
+    assert "speed.floors" in not_asked(plan(card, (("generate", "http://127.0.0.1:1"),)), "mine")
+
+
+def test_one_precision_without_sessions_does_not_switch_off_another(tmp_path, monkeypatch):
+    card = loaded(tmp_path, "[speed]\n")
+    monkeypatch.setattr(hardware, "find_sessions", lambda _plan, _model, dtype, _key: dtype == "bfloat16" or None)
+    found = not_asked(plan(card), "mine")
+    assert "speed.baseline.fp16_fp32" in found
+    assert "speed.baseline.bf16_fp32" not in found
+
+
+def test_a_card_of_which_nothing_is_left_is_refused(tmp_path):
+    card = loaded(tmp_path, "[speed]\n" + FLOOR)
+    with pytest.raises(SettingsError, match=r"nothing that is required of mine can be asked here: .*the card's floors"):
+        without_unasked(plan(card))
+
+
+def test_another_load_is_another_file():
+    key = {"device": "cpu", "chip": "x"}
+    assert file_name("bfloat16", key, {"requests": 16}) != file_name("bfloat16", key, {"requests": 20})

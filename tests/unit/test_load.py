@@ -698,7 +698,9 @@ def test_a_server_that_differs_from_itself_by_more_than_matters_is_said(monkeypa
             shape, [reply(i, sent=i * seconds, first=seconds / 4, last=seconds) for i in range(3)], Watch()
         )
 
-    monkeypatch.setattr(compare, "load", noisy)
+    asked = []
+    monkeypatch.setattr(compare, "load", lambda url, *more, **named: asked.append(url) or noisy(url, *more, **named))
     with pytest.raises(SettingsError, match="A differs from itself by") as caught:
         compare.compare("a", "b", ("m", "m"), Shape(3, 1, 4, 4), blocks=6)
+    assert set(asked) == {"a"}, "before B is asked anything"
     assert "--blocks" in caught.value.mend

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from pytest_npuconf.load import compare
-from pytest_npuconf.load.self_check import Truth, truth_server
+from pytest_npuconf.load import compare, server_metrics
+from pytest_npuconf.load.self_check import Bias, Truth, truth_server
 from pytest_npuconf.load.shape import Shape
 from pytest_npuconf.load.sweep import sweep
 from pytest_npuconf.metrics.objectives import Slo
@@ -58,6 +58,38 @@ def test_the_command(capsys, tmp_path):
     assert kept["endpoint"] == url
     pytest.importorskip("matplotlib")
     assert (tmp_path / "pictures" / "against-concurrency.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_the_client_is_checked_where_it_has_most_to_do(capsys, monkeypatch):
+    checked = []
+    monkeypatch.setattr(
+        "pytest_npuconf.load.self_check.self_check", lambda shape: checked.append(shape) or Bias(0, 0, 1, 0, 0)
+    )
+    with truth_server(TRUTH) as url:
+        told(
+            capsys,
+            "--endpoint",
+            url,
+            "--model",
+            "truth",
+            "--requests",
+            4,
+            "--input-len",
+            8,
+            "--output-len",
+            6,
+            "--sweep",
+            "1,5",
+        )
+    assert [(shape.concurrency, shape.requests) for shape in checked] == [(5, 5)]
+
+
+def test_a_server_whose_metrics_are_no_http_has_none():
+    def say(_number, handler):
+        handler.wfile.write(b"what?\r\n\r\n")
+
+    with Server(say) as broken:
+        assert server_metrics.read(f"http://127.0.0.1:{broken.server_address[1]}") is None
 
 
 def test_pictures_of_a_run(capsys, tmp_path):

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,15 +20,18 @@ from pytest_npuconf.load.generator import Watch
 from pytest_npuconf.load.reply import Reply
 from pytest_npuconf.load.result import result_of
 from pytest_npuconf.load.self_check import Bias
+from pytest_npuconf.load.server_metrics import ServerSide
 from pytest_npuconf.load.shape import Shape
 from pytest_npuconf.load.sweep import Sweep
 from pytest_npuconf.metrics.objectives import Slo
+from pytest_npuconf.progress import Progress
 from pytest_npuconf.speed import measurements
 from pytest_npuconf.speed.bandwidth import Bandwidth, measure
 from pytest_npuconf.speed.baseline import Recorded, departures
 from pytest_npuconf.speed.bench import LongRun, SpeedRuns, medians
 from pytest_npuconf.speed.memory import Watched, Watching, held_by, resident
 from pytest_npuconf.speed.roof import Roof, roof_of
+from pytest_npuconf.weights.checkpoint import Checkpoint
 
 MS = 1_000_000
 PLACES, TOKENS = 2, 9
@@ -58,6 +62,7 @@ class Made(SpeedRuns):
         self.rounds = list(rounds) or [loop(), loop(), loop()]
         self.speed = dataclasses.replace(self.speed, rounds=len(self.rounds))
         self._made = {
+            "warm-up": None,
             "bandwidth": Bandwidth(1e9, 1, 1, 5),
             "alone": loop(places=1),
             "client": Bias(0.5, 0.2, 0.999, 0.1, 0),
@@ -114,6 +119,22 @@ def test_the_clients_share(ttft, share):
     assert found.interval == (0.0, found.value), "between nothing and all of it: never a failure"
 
 
+def test_a_client_in_doubt_may_be_all_of_it():
+    shared = ServerSide(20, {"ttft": 20.0})
+    doubtful = result_of(Shape(8, 2, 8, TOKENS), loop().replies, Watch(), shared)
+    for runs in (Made(doubtful, loop(), loop()), Made(client=Bias(0.1, 0.1, 1.0, 9.0, 0))):
+        found = measurements.client(runs)
+        assert found.interval == (0.0, 1.0)
+        assert found.data["notes"]
+
+
+def test_a_late_stamp_is_said_and_is_in_the_share_already():
+    late = result_of(Shape(8, 2, 8, TOKENS), loop().replies, Watch(busy_ns=50 * MS))
+    found = measurements.client(Made(late, loop(), loop()))
+    assert found.interval == (0.0, found.value)
+    assert "busy for 50.0 ms at once" in found.data["notes"][0]
+
+
 def test_a_client_that_fails_on_known_latencies():
     assert (
         "3 requests to known latencies failed" in measurements.client(Made(client=Bias(0.1, 0.1, 1.0, 0.1, 3))).broken
@@ -121,6 +142,12 @@ def test_a_client_that_fails_on_known_latencies():
 
 
 # physics
+
+
+def test_keys_and_values_are_those_of_the_requests_that_were_asked():
+    """The card's prompts may be a thousand times as long as those of the single stream."""
+    runs = Made(speed=Speed(input_len=32768, output_len=TOKENS))
+    assert measurements.physics(runs, Roof(1e6, 1e5, True, 1)).value == pytest.approx(0.2 * (1 + 0.1 * (8 + 4.5)))
 
 
 def test_efficiency():
@@ -159,15 +186,35 @@ CONFIG = {
 }  # fmt: skip
 
 
+def checkpoint(parameters=5000, stored=10000, tensors=(), **config):
+    return Checkpoint(Path(), {**CONFIG, **config}, parameters, stored, "", dict.fromkeys(tensors))
+
+
 def test_a_tied_embedding_is_read_and_another_is_looked_up():
-    tied = roof_of({**CONFIG, "tie_word_embeddings": True}, 5000, "bfloat16", 1)
+    tied = roof_of(checkpoint(tie_word_embeddings=True), "bfloat16", 1)
     assert (tied.weight_bytes, tied.kv_bytes_per_token, tied.dense) == (10000, 2 * 2 * 1 * 5 * 2, True)
-    assert roof_of(CONFIG, 5000, "float32", 1).weight_bytes == 16000
+    assert roof_of(checkpoint(), "float32", 1).weight_bytes == 16000
 
 
-def test_an_unusual_cache_and_experts():
-    assert roof_of({**CONFIG, "kv_lora_rank": 8}, 5000, "bfloat16", 1).kv_bytes_per_token == 0
-    assert not roof_of({**CONFIG, "num_experts": 8}, 5000, "bfloat16", 1).dense
+def test_a_head_that_is_stored_beside_its_tied_embedding_is_not_read_twice():
+    assert roof_of(checkpoint(tensors=["lm_head.weight"], tie_word_embeddings=True), "bfloat16", 1).weight_bytes == 8000
+
+
+def test_quantized_weights_are_as_many_bytes_as_their_files():
+    four_bits = checkpoint(stored=3000, tie_word_embeddings=True, quantization_config={"quant_method": "awq"})
+    assert roof_of(four_bits, "float16", 1).weight_bytes == 3000
+    assert not roof_of(checkpoint(), "bfloat16", 1, ("--quantization", "fp8")).dense, "of a size that is not known"
+
+
+@pytest.mark.parametrize(
+    "more", [{"num_experts": 8}, {"text_config": {"num_experts": 8}}, {"vision_config": {"depth": 2}}]
+)
+def test_what_is_not_wholly_read_has_no_roof(more):
+    assert not roof_of(checkpoint(**more), "bfloat16", 1).dense
+
+
+def test_an_unusual_cache():
+    assert roof_of(checkpoint(kv_lora_rank=8), "bfloat16", 1).kv_bytes_per_token == 0
 
 
 def test_the_bandwidth_of_this_host():
@@ -212,6 +259,13 @@ def test_the_worst_floor_speaks():
     found = measurements.floors(Made(), [floor("ttft_ms", 100.0), floor("tpot_ms", 4.0), floor("latency_ms", 61.0)], {})
     assert [row.place for row in found.rows] == ["tpot_ms", "latency_ms", "ttft_ms"]
     assert found.value == pytest.approx(1.25)
+
+
+def test_a_floor_that_is_missed_for_sure_speaks_before_one_that_may_be():
+    rounds = [loop(ttft=20.0 * factor) for factor in (0.3, 1.0, 4.0)]  # TPOT is the same in each
+    found = measurements.floors(Made(*rounds), [floor("ttft_ms", 20.0), floor("tpot_ms", 4.0)], {})
+    assert found.worst.place == "tpot_ms"
+    assert found.interval[0] > 1
 
 
 def test_a_floor_of_what_was_not_measured():
@@ -339,6 +393,31 @@ def test_what_each_request_leaves_behind(each):
 def test_memory_that_is_not_known_or_was_read_too_seldom():
     assert measurements.memory(Made(long=long())).broken == "the server's processes are not known"
     assert "readings of memory" in measurements.memory(Made(long=long(held=held(0, readings=6)))).broken
+
+
+def test_a_server_that_dies_holds_less_and_has_not_passed():
+    lost = result_of(Shape(2, 1, 8, TOKENS), [reply(0), reply(1, kind="closed")], Watch())
+    assert "the first: closed: in words" in measurements.memory(Made(long=LongRun(lost, held(0)))).broken
+
+
+def test_every_session_asks_other_prompts_and_asks_again_what_it_asked(monkeypatch):
+    asked = []
+
+    def kept(_url, _model, shape, **_):
+        asked.append(shape)
+        return loop(places=1)
+
+    monkeypatch.setattr("pytest_npuconf.speed.bench.load", kept)
+    served = SimpleNamespace(url="u", model="m", processes=set)
+    monkeypatch.setattr("pytest_npuconf.speed.bench.REST", 0.0)
+    for _ in range(2):
+        runs = SpeedRuns(served, Speed(rounds=3, concurrency=4, long_run_seconds=0.001), CpuDevice(), 1.0, Progress())
+        runs.measured(), runs.alone(), runs.again(), runs.long_run()
+    first, second = asked[:7], asked[7:]
+    assert not {shape.seed for shape in first} & {shape.seed for shape in second}
+    assert [shape.requests for shape in first[:4]] == [4, 16, 16, 16], "the warm-up is no part of a round"
+    assert first[4] == dataclasses.replace(first[5], warmup=1), "the same requests again"
+    assert first[6].requests == 18 * 4, "enough waves of slow answers too"
 
 
 def test_the_memory_of_a_real_process():
