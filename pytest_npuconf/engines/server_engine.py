@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -70,8 +69,9 @@ class ServerFactory:
             )  # fmt: skip
         launcher = launcher_of(card.serving.server)
         process, seconds = start_process(
-            launcher, launcher.command, checkpoint, card, dataclasses.replace(mode, arguments=(*mode.arguments, *words)),
-            device, dtype, settings, progress, name=f"{card.serving.server}, {mode.name}",
+            # the fault's words are ours, so they are not held against what a card may ask for
+            launcher, lambda launch: [*launcher.command(launch), *words], checkpoint, card, mode, device, dtype, settings,
+            progress, name=f"{card.serving.server}, {mode.name}",
         )  # fmt: skip
         try:
             return HttpServed(process.url, card.name, mode.name, dtype, process, fault, seconds,
