@@ -5,11 +5,9 @@ from __future__ import annotations
 from pytest_npuconf import thresholds
 from pytest_npuconf.check import Check
 from pytest_npuconf.gates import Sense
+from pytest_npuconf.metrics.speed_figures import OF_LOAD, OF_START
 
-FIGURES = (
-    "output_tokens_per_second", "requests_per_second", "ttft_ms", "tpot_ms", "latency_ms", "latency_tail_ms",
-    "latency_s", "amortised_ms_per_token",
-)  # fmt: skip
+FIGURES = (*OF_LOAD, "latency_s", "amortised_ms_per_token")
 
 
 def _speed(name: str, sense: Sense, constant: thresholds.Constant | None, **more: object) -> Check:
@@ -25,7 +23,7 @@ SPEED = (
     _speed("floors", Sense.AT_MOST, thresholds.SHARE_OF_FLOOR, needs="floors"),
     _speed("baseline", Sense.AT_MOST, thresholds.DEPARTURE),
     _speed("goodput", Sense.AT_LEAST, thresholds.GOOD_SHARE, needs="objectives", statistics=("goodput_per_second", "share")),
-    _speed("start", Sense.AT_MOST, None, required=False, statistics=("load_s", "init_s", "start_s")),
+    _speed("start", Sense.AT_MOST, None, required=False, statistics=(*OF_START, "start_s")),
     _speed("sweep", Sense.AT_MOST, thresholds.UNANSWERED, exact=True, statistics=("output_tokens_per_second", "knee")),
     _speed("steady", Sense.AT_LEAST, thresholds.LAST_OVER_FIRST, statistics=("output_tokens_per_second",)),
     _speed("memory", Sense.AT_MOST, thresholds.GROWTH, statistics=("growth_kib",)),

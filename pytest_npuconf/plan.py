@@ -42,7 +42,7 @@ from pytest_npuconf.references.comparability import comparability
 from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.stored import StoredReference
 from pytest_npuconf.sharing import Shared
-from pytest_npuconf.speed.hardware import without_unasked
+from pytest_npuconf.speed.hardware import is_left_out, without_unasked
 from pytest_npuconf.weights import Checkpoint, find_weights
 
 ENGINES = ("transformers", "vllm", "server")  # that a card may require checks of, whether or not they are offered here
@@ -137,8 +137,7 @@ class Plan:
             self.precisions[card.name],
             self.settings.reference,
         )
-        left_out = self.left_out.get(card.name, {}).keys()
-        every = [check for check in every if not {check, check.rpartition(".")[0]} & left_out]
+        every = [check for check in every if not is_left_out(check, self.left_out.get(card.name, {}))]
         listed = len(self.required[card.name])
         return own + ([f"CARD REQUIRES {listed} OF {len(every)}"] if listed < len(every) else [])
 

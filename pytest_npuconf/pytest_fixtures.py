@@ -149,21 +149,19 @@ def npuconf_speed(
 @pytest.fixture
 def npuconf_roof(npuconf_workbench: Workbench, npu_card: Card, npu_precision: Precision) -> Roof:
     """What a decode step reads."""
-    from pytest_npuconf.speed.hardware import ranks, words_of
+    from pytest_npuconf.speed.hardware import ranks
     from pytest_npuconf.speed.roof import roof_of
 
     checkpoint = npuconf_workbench.plan.checkpoints[npu_card.name]
-    return roof_of(checkpoint, npu_precision.candidate, ranks(npu_card), words_of(npu_card))
+    return roof_of(checkpoint, npu_precision.candidate, ranks(npu_card), npu_card.serving.words("generate"))
 
 
 @pytest.fixture
 def npuconf_floors(npuconf_workbench: Workbench, npu_card: Card) -> tuple[Floor, ...]:
     """The card's floors on this hardware; of its start only where this run starts it."""
-    from pytest_npuconf.speed.hardware import START, floors_here, hardware_key
+    from pytest_npuconf.speed.hardware import floors_asked
 
-    plan = npuconf_workbench.plan
-    here = floors_here(npu_card.floors, hardware_key(plan, npu_card.name))
-    return tuple(floor for floor in here if not (plan.settings.endpoints and floor.figure in START))
+    return floors_asked(npuconf_workbench.plan, npu_card.name)
 
 
 @pytest.fixture

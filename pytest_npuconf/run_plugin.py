@@ -35,7 +35,7 @@ from pytest_npuconf.report import junit, results, terminal
 from pytest_npuconf.sharing import Shared
 from pytest_npuconf.speed.baseline import add_session
 from pytest_npuconf.speed.bench import SpeedStore
-from pytest_npuconf.speed.hardware import hardware_key
+from pytest_npuconf.speed.hardware import hardware_key, is_left_out
 
 SELECTED = "npuconf_selected"
 Selection = dict[str, list[str]]
@@ -156,7 +156,7 @@ class RunPlugin:
             for model in models
             for pair in self.plan.pairs(model)
             if check is None
-            or (check.runs_at(pair) and f"{check.name}.{pair.name}" not in self.plan.left_out.get(model, {}))
+            or (check.runs_at(pair) and not is_left_out(f"{check.name}.{pair.name}", self.plan.left_out.get(model, {})))
         ]
         metafunc.parametrize(
             ("npu_card", "npu_precision"),

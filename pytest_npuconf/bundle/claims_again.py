@@ -45,13 +45,13 @@ def recheck_claims(results: Mapping[str, Any], cards: Mapping[str, Card]) -> lis
 
 
 def _measured(record: Record, stored: Mapping[str, Any], name: str) -> list[Finding]:
-    """A claim's figure is one of the record's statistics; an unusable output reproduces nothing."""
-    if record["broken"]:
+    """A claim's figure is one of the record's statistics; what could not be taken reproduces nothing."""
+    statistics = record["data"].get("statistics")
+    if not record["broken"] and not isinstance(statistics, dict):
+        return [wrong(RESULTS, "measured", f"data.statistics has no {stored['statistic']!r}", name)]
+    if record["broken"] or stored["statistic"] not in statistics:  # as in claims.evaluate: it could not be taken
         found: dict[str, Any] = {"measured": None, "standing": Standing.NOT_REPRODUCED.value}
     else:
-        statistics = record["data"].get("statistics")
-        if not isinstance(statistics, dict) or stored["statistic"] not in statistics:
-            return [wrong(RESULTS, "measured", f"data.statistics has no {stored['statistic']!r}", name)]
         found = {"measured": statistics[stored["statistic"]]}
     return [
         contradiction(RESULTS, field, stored[field], value, name)

@@ -170,6 +170,11 @@ class Serving:
         """The mode of this name, None when the card has no such mode."""
         return next((mode for mode in self.modes if mode.name == name), None)
 
+    def words(self, name: str) -> tuple[str, ...]:
+        """The card's arguments for the server in the mode of this name; those of every mode where it has no such mode."""
+        mode = self.mode(name)
+        return (*self.arguments, *(mode.arguments if mode is not None else ()))
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -249,8 +254,7 @@ class Card:
     @property
     def tools(self) -> bool:
         """Whether the server that the card describes reads tool calls out of answers."""
-        generate = self.serving.mode("generate")
-        return "--tool-call-parser" in (*self.serving.arguments, *(generate.arguments if generate else ()))
+        return "--tool-call-parser" in self.serving.words("generate")
 
     @property
     def floors(self) -> tuple[Floor, ...]:

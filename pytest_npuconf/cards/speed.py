@@ -8,10 +8,8 @@ from pytest_npuconf.cards.schema import Floor, Speed
 from pytest_npuconf.cards.toml_reader import Table
 from pytest_npuconf.errors import nearest
 from pytest_npuconf.metrics.objectives import Slo
+from pytest_npuconf.metrics.speed_figures import EVERY
 
-# of pytest_npuconf.load.figures.FIGURES and of the server's start; which of them is better when it is higher
-HIGHER = ("output_tokens_per_second", "requests_per_second")
-LOWER = ("ttft_ms", "tpot_ms", "latency_ms", "latency_tail_ms", "load_s", "init_s")
 FEWEST_ROUNDS = 3
 
 
@@ -58,10 +56,10 @@ def _objectives(table: Table) -> Slo | None:
 
 def _floor(table: Table) -> Floor:
     figure = table.words("figure")
-    if figure not in (*HIGHER, *LOWER):
-        known = (*HIGHER, *LOWER)
-        raise table.error("figure", f"is {figure!r}{nearest(figure, known)}", mend=f"one of: {', '.join(known)}")
-    side = "at_least" if figure in HIGHER else "at_most"
+    if figure not in EVERY:
+        raise table.error("figure", f"is {figure!r}{nearest(figure, list(EVERY))}", mend=f"one of: {', '.join(EVERY)}")
+    _, higher_is_better = EVERY[figure]
+    side = "at_least" if higher_is_better else "at_most"
     bound = table.take(side, float)
     if not 0 < bound < math.inf:
         raise table.error(side, f"must be above 0, got {bound:g}")

@@ -141,6 +141,11 @@ def value_of(words: Sequence[str], *flags: str) -> str | None:
     return None
 
 
+def tensor_parallel(words: Sequence[str]) -> int:
+    """Devices that the words of a vLLM's command line spread the model over."""
+    return int(value_of(words, "--tensor-parallel-size", "-tp") or 1)
+
+
 def _value(word: str, after: Sequence[str]) -> str | None:
     """The value that is given to the option of ``word``: behind its ``=``, or the word after it where that is no option."""
     if "=" in word:

@@ -122,9 +122,8 @@ def rounds(
         url, model = urls[letter]
         found = load(url, model, dataclasses.replace(shape, seed=shape.seed + i), timeout=timeout)
         if found.failures:
-            first = next(r for r in found.replies if r.kind)
             raise EngineError(
-                f"{url}: {found.failures} in round {i + 1}, the first: {first.kind}: {first.trouble}",
+                f"{url}: {found.failures} in round {i + 1}, {found.first_failure}",
                 mend="a failed request is in no latency: see the server's log",
             )
         doubts.extend(doubt for doubt in found.doubts if doubt not in doubts)

@@ -9,6 +9,7 @@ _LENGTH = re.compile(rb"^content-length:[ \t]*(\d+)[ \t]*\r?$", re.IGNORECASE | 
 _CHUNKED = re.compile(rb"^transfer-encoding:[ \t]*chunked[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _CLOSE = re.compile(rb"^connection:[ \t]*close[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 LAST_CHUNK = b"0\r\n\r\n"
+SECOND = 1_000_000_000  # nanoseconds
 HEAD_END = b"\r\n\r\n"
 
 

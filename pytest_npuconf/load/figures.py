@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from pytest_npuconf.load.result import LoadResult
 from pytest_npuconf.metrics.latency import slowest_tenth
+from pytest_npuconf.metrics.speed_figures import OF_LOAD
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,18 @@ def _mean_ms(name: str) -> Callable[[LoadResult], float | None]:
 
 
 def _tail_ms(found: LoadResult) -> float | None:
-    values = [(r.ended - r.sent) / 1e6 for r in found.replies if not r.kind]
+    values = [reply.latency * 1e3 for reply in found.answered]
     return slowest_tenth(values) if values else None
 
 
-FIGURES: dict[str, Figure] = {
-    "output_tokens_per_second": Figure("tok/s", True, lambda found: found.throughput),
-    "requests_per_second": Figure("requests/s", True, lambda found: found.request_rate),
-    "ttft_ms": Figure("ms", False, _mean_ms("ttft")),
-    "tpot_ms": Figure("ms", False, _mean_ms("tpot")),
-    "latency_ms": Figure("ms", False, _mean_ms("latency")),
-    "latency_tail_ms": Figure("ms", False, _tail_ms),
+_OF: dict[str, Callable[[LoadResult], float | None]] = {
+    "output_tokens_per_second": lambda found: found.throughput,
+    "requests_per_second": lambda found: found.request_rate,
+    "ttft_ms": _mean_ms("ttft"),
+    "tpot_ms": _mean_ms("tpot"),
+    "latency_ms": _mean_ms("latency"),
+    "latency_tail_ms": _tail_ms,
 }
+FIGURES = {name: Figure(*kind, _OF[name]) for name, kind in OF_LOAD.items()}
 # requests a second say the same as tokens a second where every answer has the same length
 JUDGED = tuple(name for name in FIGURES if name != "requests_per_second")

@@ -18,11 +18,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from pytest_npuconf.load.exchange import Exchange, Framing
+from pytest_npuconf.load.exchange import SECOND, Exchange, Framing
 from pytest_npuconf.load.waiting import ready
 
 READ = 1 << 17  # bytes
-SECOND = 1_000_000_000
 _STARTED = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _LATER = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 

@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any
 
 from pytest_npuconf.engines.sse import DONE, quoted, utf8_trouble
-from pytest_npuconf.load.exchange import HEAD_END, Exchange
+from pytest_npuconf.load.exchange import HEAD_END, SECOND, Exchange
+from pytest_npuconf.metrics.latency import time_per_output_token, time_to_first_token
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 TEXT = ("content", "reasoning_content", "reasoning", "refusal")
@@ -39,6 +40,22 @@ class Reply:
     coalesced: int = 0
     kind: str = ""
     trouble: str = ""
+
+    @property
+    def latency(self) -> float:
+        """Seconds from the first byte sent to the last received."""
+        return (self.ended - self.sent) / SECOND
+
+    @property
+    def ttft(self) -> float:
+        """Seconds to the first token; of an answered request."""
+        return time_to_first_token(self.sent / SECOND, self.arrivals[0] / SECOND)
+
+    @property
+    def tpot(self) -> float | None:
+        """Seconds per output token; of an answered request, None where all came in one read."""
+        first, last = self.arrivals[0] / SECOND, self.arrivals[-1] / SECOND
+        return time_per_output_token(first, last, self.tokens, min(self.first_tokens, self.tokens))
 
 
 @dataclass

@@ -6,9 +6,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
-from pytest_npuconf.load.generator import SECOND, Watch
+from pytest_npuconf.load.exchange import SECOND
+from pytest_npuconf.load.generator import Watch
 from pytest_npuconf.load.reply import Reply
 from pytest_npuconf.load.server_metrics import ServerSide
 from pytest_npuconf.load.shape import Shape
@@ -18,8 +20,6 @@ from pytest_npuconf.metrics.latency import (
     concurrency,
     output_throughput,
     spread,
-    time_per_output_token,
-    time_to_first_token,
 )
 
 SCHEMA_VERSION = 1
@@ -46,6 +46,17 @@ class LoadResult:
     failures: dict[str, int] = field(default_factory=dict)
     doubts: tuple[str, ...] = ()
     server: ServerSide | None = None
+
+    @property
+    def answered(self) -> list[Reply]:
+        """The replies that came in full."""
+        return [reply for reply in self.replies if not reply.kind]
+
+    @property
+    def first_failure(self) -> str:
+        """The first request that failed, in words; empty where none did."""
+        first = next((reply for reply in self.replies if reply.kind), None)
+        return "" if first is None else f"the first: {first.kind}: {first.trouble}"
 
     @property
     def verdict(self) -> str:
@@ -77,7 +88,7 @@ def result_of(
     """Aggregate what was answered; a failed request is counted and in no latency. ``same_host``: no network lies between."""
     failures = dict(Counter(reply.kind for reply in replies if reply.kind))
     good = [reply for reply in replies if not reply.kind]
-    ttft = 1e-6 * sum(r.arrivals[0] - r.sent for r in good) / len(good) if good and same_host else None
+    ttft = 1e3 * sum(reply.ttft for reply in good) / len(good) if good and same_host else None
     others = [] if server is None else server.doubts(len(replies), ttft)
     if not good:
         doubts = (*_doubts(shape, watch, None), *others)
@@ -96,17 +107,13 @@ def _spreads(good: Sequence[Reply], shape: Shape) -> dict[str, Spread]:
     if shape.rate is not None:
         values |= {"ttft_intended": [], "latency_intended": []}
     for reply in good:
-        intended, sent, first, last, ended = (
-            t / SECOND for t in (reply.intended, reply.sent, reply.arrivals[0], reply.arrivals[-1], reply.ended)
-        )
-        values["ttft"].append(time_to_first_token(sent, first))
-        values["latency"].append(ended - sent)
-        values["itl"] += [(b - a) / SECOND for a, b in zip(reply.arrivals, reply.arrivals[1:], strict=False)]
-        each = time_per_output_token(first, last, reply.tokens, min(reply.first_tokens, reply.tokens))
-        values["tpot"] += [] if each is None else [each]
+        values["ttft"].append(reply.ttft)
+        values["latency"].append(reply.latency)
+        values["itl"] += [(b - a) / SECOND for a, b in pairwise(reply.arrivals)]
+        values["tpot"] += [] if reply.tpot is None else [reply.tpot]
         if shape.rate is not None:
-            values["ttft_intended"].append(first - intended)
-            values["latency_intended"].append(ended - intended)
+            values["ttft_intended"].append((reply.arrivals[0] - reply.intended) / SECOND)
+            values["latency_intended"].append((reply.ended - reply.intended) / SECOND)
     return {name: spread(found, independent=name != "itl") for name, found in values.items() if found}
 
 

@@ -11,7 +11,6 @@ from pytest_npuconf.load.figures import FIGURES
 from pytest_npuconf.load.result import SCHEMA_VERSION, LoadResult
 from pytest_npuconf.load.run import load
 from pytest_npuconf.load.shape import Shape
-from pytest_npuconf.metrics.latency import time_per_output_token
 from pytest_npuconf.metrics.objectives import Slo
 from pytest_npuconf.metrics.saturation import Goodput, goodput, knee
 
@@ -76,17 +75,12 @@ def sweep(
 
 def goodput_of(found: LoadResult, objectives: Slo) -> Goodput | None:
     """Of one run, failed requests counted; None where nothing was answered."""
-    good = [reply for reply in found.replies if not reply.kind]
+    good = found.answered
     if not good:
         return None
-    ttft = [(r.arrivals[0] - r.sent) / 1e9 for r in good]
-    each = [
-        time_per_output_token(r.arrivals[0] / 1e9, r.arrivals[-1] / 1e9, r.tokens, min(r.first_tokens, r.tokens))
-        for r in good
-    ]
     seconds = (max(r.ended for r in found.replies) - min(r.sent for r in found.replies)) / 1e9
-    tpot = [float("nan") if one is None else one for one in each]
-    return goodput(ttft, tpot, len(found.replies), seconds, objectives)
+    tpot = [float("nan") if reply.tpot is None else reply.tpot for reply in good]
+    return goodput([reply.ttft for reply in good], tpot, len(found.replies), seconds, objectives)
 
 
 def _ms(seconds: float | None) -> float | None:

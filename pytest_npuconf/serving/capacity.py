@@ -15,7 +15,7 @@ from pytest_npuconf.engines.capacity import (
     read_cache_metrics,
     read_capacity,
 )
-from pytest_npuconf.engines.command_lines import value_of
+from pytest_npuconf.engines.command_lines import tensor_parallel, value_of
 from pytest_npuconf.engines.served import Served
 from pytest_npuconf.engines.server_engine import HttpServed
 from pytest_npuconf.errors import ServerError
@@ -45,7 +45,7 @@ def capacity(served: Served, config: Mapping[str, Any], parameters: int, argumen
     """
     kv_dtype = value_of(arguments, "--kv-cache-dtype") or "auto"
     block = int(value_of(arguments, "--block-size") or BLOCK)
-    ranks = int(value_of(arguments, "--tensor-parallel-size", "-tp") or 1)
+    ranks = tensor_parallel(arguments)
     said = reported_by(served)
     data = {"reported": dataclasses.asdict(said), "start_seconds": getattr(served, "start_seconds", 0.0)}
     memory = said.kv_bytes if said.kv_bytes is not None else said.kv_gib and round(said.kv_gib * GIB)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from pytest_npuconf.cards.schema import Card, Floor
 from pytest_npuconf.devices.base import hardware_of
-from pytest_npuconf.engines.command_lines import value_of
+from pytest_npuconf.engines.command_lines import tensor_parallel
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.load.run import LOOPBACK
+from pytest_npuconf.metrics.speed_figures import OF_START
+from pytest_npuconf.precisions import Precision
 from pytest_npuconf.speed.baseline import find_sessions
 
 if TYPE_CHECKING:
     from pytest_npuconf.plan import Plan
-
-START = ("load_s", "init_s")  # figures of a server that this run starts
 
 
 def hardware_key(plan: Plan, model: str) -> dict[str, str]:
@@ -32,13 +33,7 @@ def hardware_key(plan: Plan, model: str) -> dict[str, str]:
 
 def ranks(card: Card) -> int:
     """Devices that mode ``generate`` spreads the model over."""
-    return int(value_of(words_of(card), "--tensor-parallel-size", "-tp") or 1)
-
-
-def words_of(card: Card) -> tuple[str, ...]:
-    """The card's words for the server in mode ``generate``."""
-    mode = card.serving.mode("generate")
-    return (*card.serving.arguments, *(mode.arguments if mode else ()))
+    return tensor_parallel(card.serving.words("generate"))
 
 
 def floors_here(floors: tuple[Floor, ...], key: dict[str, str]) -> tuple[Floor, ...]:
@@ -48,13 +43,24 @@ def floors_here(floors: tuple[Floor, ...], key: dict[str, str]) -> tuple[Floor, 
     return tuple(f for f in floors if all(key.get(name) == value for name, value in f.hardware.items()))
 
 
+def floors_asked(plan: Plan, model: str) -> tuple[Floor, ...]:
+    """The card's floors that this run can judge: on their hardware, and of a server's start only where this run starts it."""
+    here = floors_here(plan.cards[model].floors, hardware_key(plan, model))
+    return tuple(floor for floor in here if not (plan.settings.endpoints and floor.figure in OF_START))
+
+
+def is_left_out(check: str, left_out: Mapping[str, str]) -> bool:
+    """Whether a check's id, or the name that it is of, is among what is not asked."""
+    return check in left_out or check.rpartition(".")[0] in left_out
+
+
 def without_unasked(plan: Plan) -> Plan:
     """Checks that this hardware, or this way to reach the server, has no answer for are not required of it."""
     if plan.factory.name != "server":
         return plan
     left_out = {model: not_asked(plan, model) for model in plan.cards}
     required = {
-        model: tuple(check for check in checks if not {check, check.rpartition(".")[0]} & left_out[model].keys())
+        model: tuple(check for check in checks if not is_left_out(check, left_out[model]))
         for model, checks in plan.required.items()
     }
     for model, checks in required.items():
@@ -79,15 +85,15 @@ def not_asked(plan: Plan, model: str) -> dict[str, str]:
     if card.floors and not floors_here(card.floors, key):
         theirs = sorted({", ".join(f"{n} {v}" for n, v in floor.hardware.items()) for floor in card.floors})
         found["speed.floors"] = f"the card's floors are for {'; '.join(theirs)}, this is {spoken}"
-    for pair in plan.pairs(model):
+    for dtype in plan.precisions[model]:
+        check = f"speed.baseline.{Precision(dtype, 'float32').name}"
         if plan.settings.record:
-            found[f"speed.baseline.{pair.name}"] = "this run records"
-        elif not find_sessions(plan, model, pair.candidate, key):
-            found[f"speed.baseline.{pair.name}"] = f"no speed is recorded for {spoken}: pytest ... --npuconf-record"
+            found[check] = "this run records"
+        elif not find_sessions(plan, model, dtype, key):
+            found[check] = f"no speed is recorded for {spoken}: pytest ... --npuconf-record"
     if plan.settings.endpoints:
         attached = "the server was not started by this run, so its processes are not known"
         found |= {"speed.start": attached, "speed.memory": attached}
-        here = floors_here(card.floors, key)
-        if here and all(floor.figure in START for floor in here):
-            found["speed.floors"] = attached
-    return {name: why for name, why in found.items() if not name.startswith("speed.baseline") or name.endswith("_fp32")}
+        if card.floors and not floors_asked(plan, model):
+            found.setdefault("speed.floors", attached)
+    return found

@@ -19,10 +19,10 @@ from pytest_npuconf.load.result import LoadResult, lateness
 from pytest_npuconf.load.self_check import MOST_TRUTH_LATE_MS
 from pytest_npuconf.load.sweep import goodput_of
 from pytest_npuconf.metrics.roofline import efficiency, least_tpot, step_bytes
+from pytest_npuconf.metrics.speed_figures import EVERY, OF_START
 from pytest_npuconf.metrics.steady import drift, growth, rates, steady_window
 from pytest_npuconf.speed.baseline import Recorded, departures
 from pytest_npuconf.speed.bench import SpeedRuns, medians
-from pytest_npuconf.speed.hardware import START
 from pytest_npuconf.speed.roof import Roof
 from pytest_npuconf.stats import ratio_of_sums, share_lower_bound, share_upper_bound, t_quantile
 
@@ -76,28 +76,25 @@ def client(runs: SpeedRuns) -> Measurement:
     if "ttft_ms" not in middle:
         return Measurement.unusable("speed.client_share", "no request of the rounds was answered")
     shares = {"time to first token": abs(bias.ttft) / middle["ttft_ms"], "throughput": max(0.0, 1 - bias.rate)}
-    gaps = [
-        (b - a) / 1e6 for one in runs.measured() for r in one.replies if not r.kind for a, b in pairwise(r.arrivals)
-    ]
+    gaps = [(b - a) / 1e6 for one in runs.measured() for r in one.answered for a, b in pairwise(r.arrivals)]
     if gaps:
         shares["p99 of gaps between chunks"] = abs(bias.itl_p99) / max(float(np.quantile(gaps, 0.99)), 1e-6)
     rows = [Row(name, share) for name, share in sorted(shares.items(), key=lambda one: -one[1])]
-    doubts = [doubt for one in runs.measured() for doubt in one.doubts]
     # that single stamps may be late is in the share of the means already; any other doubt is of the whole
     grave = [doubt for one in runs.measured() for doubt in one.doubts if doubt != lateness(one.watch)]
     if bias.truth_late > MOST_TRUTH_LATE_MS:
         grave += bias.doubts
     most = max(rows[0].value, 1.0) if grave else rows[0].value
-    doubts = [*grave, *doubts]
+    doubts = list(dict.fromkeys([*grave, *(doubt for one in runs.measured() for doubt in one.doubts)]))
     return Measurement(
         "speed.client_share", rows[0].value, n=len(runs.rounds), of="rounds", interval=(0.0, most), rows=tuple(rows),
-        data={"bias": bias.to_json(), "doubts": doubts, "notes": list(dict.fromkeys(doubts))[:3]},
+        data={"bias": bias.to_json(), "doubts": doubts, "notes": doubts[:3]},
     )  # fmt: skip
 
 
 def _decoding(found: Iterable[LoadResult]) -> tuple[list[float], list[float]]:
     """Seconds from the first token to the last and the tokens that came in them, of each answer in more than one read."""
-    good = [r for one in found for r in one.replies if not r.kind and r.tokens > r.first_tokens]
+    good = [r for one in found for r in one.answered if r.tokens > r.first_tokens]
     return [(r.arrivals[-1] - r.arrivals[0]) / 1e9 for r in good], [float(r.tokens - r.first_tokens) for r in good]
 
 
@@ -151,7 +148,7 @@ def floors(runs: SpeedRuns, stated: Sequence[Floor], start: Mapping[str, float])
         values = _values(runs, floor.figure, start)
         if not values:
             return Measurement.unusable(name, f"{floor.figure} was not measured")
-        higher = floor.figure in FIGURES and FIGURES[floor.figure].higher_is_better
+        _, higher = EVERY[floor.figure]
         shares = [floor.bound / value if higher else value / floor.bound for value in values]
         middle, ends = statistics.median(shares), _around(shares)
         row = Row(
@@ -167,7 +164,7 @@ def floors(runs: SpeedRuns, stated: Sequence[Floor], start: Mapping[str, float])
 
 
 def _values(runs: SpeedRuns, figure: str, start: Mapping[str, float]) -> list[float]:
-    if figure in START:
+    if figure in OF_START:
         return [start[figure]] if figure in start else []
     values = [FIGURES[figure].of(one) for one in runs.measured()]
     return [value for value in values if value is not None]
@@ -225,7 +222,7 @@ def repeat(runs: SpeedRuns) -> Measurement:
 
 def _latencies(found: LoadResult) -> dict[int, float]:
     """Seconds of each answered request by its number."""
-    return {r.number: (r.ended - r.sent) / 1e9 for r in found.replies if not r.kind}
+    return {reply.number: reply.latency for reply in found.answered}
 
 
 def swept(runs: SpeedRuns) -> Measurement:
@@ -288,8 +285,7 @@ def steady(runs: SpeedRuns) -> Measurement:
 
 
 def _in_the_long_run(found: LoadResult) -> str:
-    first = next(reply for reply in found.replies if reply.kind)
-    return f"{found.failures} in the long run, the first: {first.kind}: {first.trouble}"
+    return f"{found.failures} in the long run, {found.first_failure}"
 
 
 def memory(runs: SpeedRuns) -> Measurement:

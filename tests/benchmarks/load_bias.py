@@ -61,7 +61,7 @@ def ours(url: str, truth: Truth, concurrency: int) -> Row:
     """This project's client."""
     shape = Shape(requests_at(concurrency), concurrency, INPUT, OUTPUT, warmup=concurrency)
     bias, found = measure(url, truth, shape)
-    ttft = [(r.arrivals[0] - r.sent) / 1e6 for r in found.replies if not r.kind]
+    ttft = [reply.ttft * 1e3 for reply in found.answered]
     return Row("npuconf load", concurrency, shape.requests, bias.ttft, float(np.percentile(ttft, 99)) - truth.ttft,
                bias.itl_p99, bias.rate, bias.truth_late)  # fmt: skip
 

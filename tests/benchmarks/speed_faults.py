@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import subprocess
@@ -68,7 +69,7 @@ def compared(
 ) -> Found:
     """B against A over ``blocks`` blocks, with floors that were learnt before."""
     order = order_of(blocks)
-    shape = Shape(SHAPE.requests, SHAPE.concurrency, SHAPE.input_len, SHAPE.output_len, warmup=0, seed=seed)
+    shape = dataclasses.replace(SHAPE, seed=seed)
     both = rounds({letter: (url, MODEL) for letter, url in urls.items()}, order, shape, 120.0, lambda _: None, [])
     # a floor of other than as many blocks: the spread is the same, its mean's is not
     scaled = {figure: floor * math.sqrt(TRY_BLOCKS / blocks) for figure, floor in floors.items()}
@@ -83,7 +84,7 @@ def campaign(url: str, say: Callable[[str], None]) -> tuple[list[Found], list[Fo
     seed = iter(range(1_000_000, 10_000_000, 10_000))
     with behind(url, slower(0.0)) as healthy:
         order = order_of(TRY_BLOCKS)
-        shape = Shape(SHAPE.requests, SHAPE.concurrency, SHAPE.input_len, SHAPE.output_len, warmup=4, seed=next(seed))
+        shape = dataclasses.replace(SHAPE, warmup=4, seed=next(seed))
         same = rounds({"A": (healthy, MODEL), "B": (healthy, MODEL)}, order, shape, 120.0, lambda _: None, [])
         floors = floors_of(same, order, TRY_BLOCKS)
         say("floors: " + ", ".join(f"{name} {math.expm1(floor):.1%}" for name, floor in floors.items()))

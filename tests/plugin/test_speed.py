@@ -61,7 +61,9 @@ def test_a_healthy_server(judge, pytester):
     assert 0.9 * TRUTH.itl <= found(told, "physics")["data"]["tpot_ms"]["one request at a time"] < 3 * TRUTH.itl
     assert [point["concurrency"] for point in found(told, "sweep")["data"]["sweep"]["points"]] == [1, 2, 4]
     assert told["models"]["tiny"]["status"] == "SUBSET"
-    result.stdout.fnmatch_lines(["*speed.baseline.bf16_fp32 is not asked: no speed is recorded for device cpu*--npuconf-record"])
+    result.stdout.fnmatch_lines(
+        ["*speed.baseline.bf16_fp32 is not asked: no speed is recorded for device cpu*--npuconf-record"]
+    )
     kept = json.loads((pytester.path / "benchmark.json").read_text())
     assert kept["machine_info"]["device"] == "cpu"
     assert kept["machine_info"]["client"]["node"]

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from pytest_npuconf.bundle import command, manifest, verify_command
 from pytest_npuconf.bundle.archive import LARGEST, name_problem, pack, read_archive, sha256_of_bytes
 from pytest_npuconf.bundle.card_again import read_rules
+from pytest_npuconf.bundle.claims_again import recheck_claims
 from pytest_npuconf.bundle.closing import recheck_closings, where
 from pytest_npuconf.bundle.findings import BundleError, OtherVersionError, contradictions, printable
 from pytest_npuconf.bundle.manifest import MANIFEST, check_manifest, installed, make_manifest
@@ -958,6 +959,18 @@ def test_a_check_that_ran_again_is_in_both(tmp_path):
 
 
 # ---------------------------------------------------------------- notes
+
+
+def test_a_statistic_that_could_not_be_taken_is_no_contradiction():
+    """A server that died has no throughput: its claim was not reproduced, and the bundle of that run is a bundle."""
+    results = results_of()
+    record = results["checks"][0]
+    record["data"]["statistics"] = {}
+    record["claims"][0].update(measured=None, standing="not reproduced")
+    results["claims"] = claims_line([], results["checks"])[1] | {"not measured": results["claims"]["not measured"]}
+    assert not contradictions(recheck_claims(results, {}))
+    record["claims"][0]["measured"] = 1.0
+    assert [finding.field for finding in contradictions(recheck_claims(results, {}))] == ["measured"]
 
 
 @pytest.mark.parametrize(

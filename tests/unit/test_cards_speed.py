@@ -9,7 +9,6 @@ from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.metrics.objectives import Slo
 from pytest_npuconf.options import Settings
-from pytest_npuconf.precisions import Precision
 from pytest_npuconf.speed import hardware
 from pytest_npuconf.speed.baseline import file_name
 from pytest_npuconf.speed.hardware import floors_here, not_asked, without_unasked
@@ -86,7 +85,7 @@ def plan(card, endpoints=(), **changes):
     given = {
         "cards": {"mine": card}, "device": CpuDevice(), "factory": SimpleNamespace(name="server"),
         "settings": Settings(models=("mine",), endpoints=endpoints, **changes), "required": {"mine": ("speed.floors.bf16_fp32",)},
-        "pairs": lambda _: [Precision("bfloat16", "float32"), Precision("float16", "float32")],
+        "precisions": {"mine": ("bfloat16", "float16")},
     }  # fmt: skip
     return SimpleNamespace(**given)
 

@@ -18,8 +18,8 @@ from pytest_npuconf.cli import main
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.load import compare, exports, result, server_metrics
 from pytest_npuconf.load.ask import address_of, requests_of
-from pytest_npuconf.load.exchange import Exchange, Framing
-from pytest_npuconf.load.generator import SECOND, Address, Generator, Watch, poisson
+from pytest_npuconf.load.exchange import SECOND, Exchange, Framing
+from pytest_npuconf.load.generator import Address, Generator, Watch, poisson
 from pytest_npuconf.load.reply import Reply, read
 from pytest_npuconf.load.run import load
 from pytest_npuconf.load.self_check import Bias, Truth, measure, truth_server

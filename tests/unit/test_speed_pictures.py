@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 import pytest
 
 from pytest_npuconf.errors import MetricError, NonFiniteError, SettingsError
-from pytest_npuconf.load.generator import SECOND, Watch
+from pytest_npuconf.load.exchange import SECOND
+from pytest_npuconf.load.generator import Watch
 from pytest_npuconf.load.reply import Reply
 from pytest_npuconf.load.result import result_of
 from pytest_npuconf.load.run import load
