@@ -17,7 +17,7 @@ from pytest_npuconf.errors import AuditError, NpuconfError
 from pytest_npuconf.load.command import add_parser as add_load
 from pytest_npuconf.option_values import parse_path
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
-from pytest_npuconf.report.card_page import add_parser as add_card
+from pytest_npuconf.report.card.command import add_parser as add_card
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

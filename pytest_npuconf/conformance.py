@@ -22,7 +22,8 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Closing:
-    """The closing of one model. ``line`` is what is printed; ``missing`` the required checks without a verdict."""
+    """The closing of one model. ``line`` is what is printed; ``missing`` the required checks without a verdict; ``selected``,
+    ``errors`` and ``interrupted`` as :func:`close` was given them."""
 
     model: str
     status: Status
@@ -31,6 +32,9 @@ class Closing:
     failed: tuple[str, ...]
     inconclusive: tuple[str, ...]
     waived: tuple[str, ...]
+    selected: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    interrupted: bool = False
 
 
 def close(
@@ -86,7 +90,8 @@ def close(
         detail += f" (SUBSET: {len(covered)} of {len(wanted)} required checks)"
     if status is not Status.SUBSET:
         detail = f"{where}: {detail}"
-    return Closing(model, status, f"{status.value}: {detail}", missing, failed, inconclusive, waived)
+    line, told = f"{status.value}: {detail}", (tuple(sorted(chosen)), tuple(errors), interrupted)
+    return Closing(model, status, line, missing, failed, inconclusive, waived, *told)
 
 
 _SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2}

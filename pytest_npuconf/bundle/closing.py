@@ -1,14 +1,9 @@
-"""Each model's closing line, decided again from the records. Pure.
-
-results.json does not say which checks the run had selected, which tests ended in an error, nor whether it was interrupted,
-but as words of the line. So these are read from the line, and the line must be the one that they give.
-"""
+"""Each model's closing line, decided again from the records and what the run says it had selected. Pure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from pytest_npuconf.bundle.findings import Finding, contradiction, note, wrong
@@ -17,21 +12,7 @@ from pytest_npuconf.conformance import Closing, Status, close
 from pytest_npuconf.records import Record
 
 INTERRUPTED = 2  # pytest's exit status
-_MOST = 100_000  # tests that ended in an error: more than any run has
-_SUBSET = re.compile(r" \(SUBSET: (\d{1,9}) of \d{1,9} required checks\)$")
 _LISTED = re.compile(r"CARD REQUIRES (\d{1,9}) OF \d{1,9}$")
-_SUBSET_LINE = re.compile(r"SUBSET: (\d{1,9}) of \d{1,9} required checks: ")
-_ERRORS = re.compile(r"(?:^|; )(\d{1,9}) tests? failed outside (?:its gate|their gates): (.+)$")
-_UNRUN = re.compile(r"(?:^|; )\d{1,9} required checks? did not run: ([^;]+)")
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a closing needs beside the records."""
-
-    selected: tuple[str, ...]
-    errors: tuple[str, ...]
-    interrupted: bool
 
 
 def recheck_closings(results: Mapping[str, Any]) -> list[Finding]:
@@ -63,11 +44,14 @@ def _recheck(model: str, entry: Mapping[str, Any], records: list[Record], result
     if len(set(required)) != len(required):
         findings.append(wrong(RESULTS, "required", "names a check twice", f"models.{model}"))
     measured_on = where(model, entry, facts)
-    told = conditions_of(entry, {record["check"] for record in records if record["verdict"] is not None}, measured_on)
-    interrupted = told.interrupted or results["exit_status"] == INTERRUPTED
+    if results["exit_status"] == INTERRUPTED and not entry["interrupted"]:
+        findings.append(
+            wrong(RESULTS, "interrupted", "is false, but the exit status is that of Ctrl-C", f"models.{model}")
+        )
     closing = close(
-        model, required, told.selected, records, where=measured_on, interrupted=interrupted, errors=told.errors
-    )
+        model, required, entry["selected"], records, where=measured_on, interrupted=entry["interrupted"],
+        errors=entry["errors"],
+    )  # fmt: skip
     return findings + _differing(entry, closing)
 
 
@@ -85,47 +69,6 @@ def _differing(entry: Mapping[str, Any], closing: Closing) -> list[Finding]:
         for field, value in found.items()
         if entry[field] != value
     ]
-
-
-def conditions_of(entry: Mapping[str, Any], found: set[str], measured_on: str) -> Conditions:
-    """What the line says of the run beside its records.
-
-    Args:
-        found: checks with a verdict; measured_on: see :func:`where`.
-    """
-    line, status = entry["line"], entry["status"]
-    narrowed = _SUBSET.search(line) or _SUBSET_LINE.match(line)
-    detail = _SUBSET.sub("", line).removeprefix(f"{status}: {measured_on}: ")
-    incomplete = status == Status.INCOMPLETE.value
-    return Conditions(
-        _selected(entry["required"], found, int(narrowed.group(1)), detail if incomplete else "")
-        if narrowed
-        else tuple(entry["required"]),
-        _errors(detail) if incomplete else (),
-        incomplete and re.match("interrupted(;|$)", detail) is not None,
-    )
-
-
-def _selected(required: list[str], found: set[str], count: int, detail: str) -> tuple[str, ...]:
-    """``count`` of the required checks: those that have a verdict, those that the line says did not run, and after these as
-    many of the missing as are still wanted (a line names three at most)."""
-    unrun = _UNRUN.search(detail)
-    named = [name for name in unrun.group(1).split(", ") if name != "..."] if unrun else []
-    has = [check for check in required if check in found]
-    missing = [check for check in required if check not in found]
-    last = max((missing.index(name) for name in named if name in missing), default=-1)
-    chosen = [name for name in named if name in missing] + missing[last + 1 :]
-    return (*has, *chosen[: max(0, count - len(has))])
-
-
-def _errors(detail: str) -> tuple[str, ...]:
-    """Names of as many tests as the line counts, such that the line comes out again: it shows three at most."""
-    match = _ERRORS.search(detail)
-    if match is None or not 0 < int(match.group(1)) <= _MOST:
-        return ()
-    count, shown = int(match.group(1)), match.group(2)
-    names = shown.removesuffix(", ...").split(", ", min(count, 3) - 1) if count > 1 else [shown]
-    return (*names, *("..." for _ in range(count - len(names))))
 
 
 def _labels(model: str, entry: Mapping[str, Any], facts: Mapping[str, Any]) -> list[Finding]:

@@ -10,9 +10,9 @@ from typing import Any
 
 from pytest_npuconf.bundle.archive import sha256_of_bytes
 from pytest_npuconf.bundle.findings import Finding, OtherVersionError, contradiction, wrong
-from pytest_npuconf.bundle.strict_json import read_json
 from pytest_npuconf.errors import BaselineError, OldBaselineError
 from pytest_npuconf.references.sealed import DIGEST, Layout
+from pytest_npuconf.report.strict_json import read_json
 
 MANIFEST = "MANIFEST.json"
 VERSION = 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pytest_npuconf.bundle.findings import BundleError, Finding, OtherVersionError, contradiction
-from pytest_npuconf.bundle.shape import misfits
-from pytest_npuconf.bundle.strict_json import read_json, to_bytes
 from pytest_npuconf.fingerprint.readings import Fingerprint
-from pytest_npuconf.report.results import SCHEMA_VERSION, schema
+from pytest_npuconf.report.reading import OtherSchemaError, parse_results
+from pytest_npuconf.report.strict_json import to_bytes
 
 RESULTS, FINGERPRINT, COMMANDS = "results.json", "fingerprint.json", "commands.txt"
 _AGAIN = "run again: pytest ... --npuconf-results FILE writes it whole or not at all"
@@ -24,20 +22,13 @@ def read_results(data: bytes, where: str) -> dict[str, Any]:
         BundleError: not JSON, cut off, with NaN in it, or not of the published form.
     """
     try:
-        results = read_json(data)
-    except ValueError as error:
-        raise BundleError(f"{where}: is not the JSON that a run writes: {error}", mend=_AGAIN) from error
-    version = results.get("schema_version") if isinstance(results, dict) else None
-    if version is not None and (type(version) is not int or version != SCHEMA_VERSION):
+        return parse_results(data)
+    except OtherSchemaError as error:
         raise OtherVersionError(
-            f"{where}: schema_version is {json.dumps(version)}, this pytest-npuconf reads {SCHEMA_VERSION}",
-            mend="use the version of pytest-npuconf that the run had",
-        )
-    bad = next(misfits(results, schema()), None)
-    if bad is not None:
-        raise BundleError(f"{where}: {bad[0] or 'the whole'} {bad[1]}", mend=_AGAIN)
-    loaded: dict[str, Any] = results
-    return loaded
+            f"{where}: {error}", mend="use the version of pytest-npuconf that the run had"
+        ) from error
+    except ValueError as error:
+        raise BundleError(f"{where}: {error}", mend=_AGAIN) from error
 
 
 def derived(results: dict[str, Any]) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -127,6 +128,7 @@ def load_card(path: Path) -> Card:
         samples=read_samples(root),
         samples_decide=root.take("samples_decide", bool, True),
         documents=read_documents(root.table("audit"), path.parent),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         serving=read_serving(root.table("serving"), path.parent),
         rerank=read_rerank(root),
         speed=read_speed(root.table("speed")) if "speed" in root else None,

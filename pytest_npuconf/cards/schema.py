@@ -215,7 +215,7 @@ class RerankExample:
 
 @dataclass(frozen=True)
 class Card:
-    """One model: identity, expected config, prompts, claims, gates, waivers."""
+    """One model: identity, expected config, prompts, claims, gates, waivers. ``sha256``: of the file ``path``, as it was read."""
 
     name: str
     path: Path
@@ -244,6 +244,7 @@ class Card:
     serving: Serving = Serving()
     rerank: tuple[RerankExample, ...] = ()
     speed: Speed | None = None
+    sha256: str = ""
 
     @property
     def criteria(self) -> tuple[GateOverride | Waiver | Claim, ...]:

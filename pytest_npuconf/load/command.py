@@ -230,12 +230,12 @@ def _said(parsed: argparse.Namespace) -> dict[str, Any]:
 def _draw(parsed: argparse.Namespace, told: dict[str, Any], names: tuple[str, ...]) -> None:
     if parsed.pictures is None:
         return
-    from pytest_npuconf.report import speed_pictures
+    from pytest_npuconf.report.pictures import load as pictures
 
     parsed.pictures.mkdir(parents=True, exist_ok=True)
     for name in names:
         path = parsed.pictures / f"{name.replace('_', '-')}.svg"
-        write_atomically(path, getattr(speed_pictures, name)(told, told["endpoint"]))
+        write_atomically(path, getattr(pictures, name)(told, told["endpoint"]))
         print(f"picture: {path}")
 
 

@@ -14,6 +14,8 @@ from pytest_npuconf.metrics.logits import LogitRows
 from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
 from pytest_npuconf.stats import Estimate, log_ratio_of_sums, share_lower_bound
 
+MOST_GAPS = 200  # disagreements whose gap and tau are kept for the picture, those farthest beyond a near tie first
+
 
 def worst_rows(rows: list[Row], *, largest: bool = True) -> tuple[Row, ...]:
     """The ten worst rows, worst first."""
@@ -90,7 +92,34 @@ def kl_ratio(comparison: Comparison) -> Measurement:
     float32, or two roundings for a same-dtype pair; documents are the sample."""
     if unusable := broken("kl.noise_ratio", comparison):
         return unusable
-    return _noise_ratio("kl.noise_ratio", comparison, "kl")
+    measured = _noise_ratio("kl.noise_ratio", comparison, "kl")
+    measured.data["by_position"] = kl_by_octave(comparison)
+    return measured
+
+
+def kl_by_octave(comparison: Comparison) -> list[dict[str, float | int | None]]:
+    """Mean KL in nats of the looked positions ``first`` to ``last`` (0, 1, 2-3, 4-7, ...), of the candidate and of the quietest and
+    the noisiest member of the yardstick there, None where the pair has no members of its own."""
+    documents = comparison.documents
+    place = np.concatenate([d.document.positions for d in documents])
+    octave = np.where(place > 0, np.log2(np.maximum(place, 1)).astype(int) + 1, 0)
+    candidate = np.concatenate([d.rows.kl for d in documents])
+    members = [np.concatenate([d.yardstick[name].kl for d in documents]) for name in documents[0].yardstick]
+    found: list[dict[str, float | int | None]] = []
+    for each in np.unique(octave):
+        here = octave == each
+        band = [float(kl[here].mean()) for kl in members]
+        found.append(
+            {
+                "first": int(place[here].min()),
+                "last": int(place[here].max()),
+                "positions": int(here.sum()),
+                "candidate": float(candidate[here].mean()),
+                "quietest": min(band, default=None),
+                "noisiest": max(band, default=None),
+            }
+        )
+    return found
 
 
 def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measurement:
@@ -157,12 +186,14 @@ def token_match(comparison: Comparison) -> Measurement:
     z, everywhere = thresholds.TIE_Z.value, comparison.noise.gap_sd
     total = sum(len(d.rows) for d in documents)
     differing, counted, excused = 0, [], 0.0
+    gaps: list[tuple[float, float]] = []
     for d, local in zip(documents, comparison.noise.gap, strict=True):
         different = np.flatnonzero(d.rows.reference_top1 != d.rows.candidate_top1)
         differing += different.size
         for i in different:
             sd = max(everywhere, float(local[i]))
             tau = z * sd
+            gaps.append((float(d.rows.gap[i]), tau))
             if d.rows.gap[i] > tau:
                 detail = (
                     f"token {d.rows.candidate_top1[i]} for {d.rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
@@ -178,6 +209,7 @@ def token_match(comparison: Comparison) -> Measurement:
         "near_ties": differing - len(counted),
         "largest_excused": excused,
         "match": 1 - differing / total,
+        "gaps": sorted(gaps, key=lambda pair: pair[1] - pair[0])[:MOST_GAPS],
         "rows_total": len(counted),
         "match_lower_bound": share_lower_bound(total - differing, total),
         "statistics": {"match_last_position": sum(agree) / len(agree)},

@@ -46,6 +46,7 @@ def module_ratio(comparison: ModuleComparison, over: float, spread: float) -> Me
         "containers": list(blame.containers),
         "downstream": [[layer, value if math.isfinite(value) else None] for layer, value in downstream.items()],
         "own": {layer: value if math.isfinite(value) else None for layer, value in comparison.own.items()},
+        "ratios": {n: r.worst if math.isfinite(r.worst) else None for n, r in comparison.ratios.items()},
         "unmatched": dict(comparison.unmatched),
         "modules": len(comparison.ratios),
         "notes": _notes(comparison, blame, downstream),

@@ -22,7 +22,13 @@ def samples(documented: Sequence[Sample], answers: Mapping[str, str]) -> Measure
     for sample in documented:
         text = answers[sample.name]
         unmet = judge_sample(sample, text)
-        kept[sample.name] = {"text": text, "unmet": unmet}
+        kept[sample.name] = {
+            "text": text,
+            "unmet": unmet,
+            "messages": sample.conversation,
+            "max_new_tokens": sample.max_new_tokens,
+            "thinking": sample.thinking,
+        }
         if unmet:
             shown = final_answer(text)
             shown = text if shown is None else shown

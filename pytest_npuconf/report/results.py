@@ -46,6 +46,11 @@ def build(
                 "failed": list(closing.failed),
                 "inconclusive": list(closing.inconclusive),
                 "waived": list(closing.waived),
+                "selected": list(closing.selected),
+                "errors": list(closing.errors),
+                "interrupted": closing.interrupted,
+                "title": plan.cards[closing.model].title,
+                "card_sha256": plan.cards[closing.model].sha256,
             }
             for closing in closings
         },

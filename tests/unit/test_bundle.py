@@ -27,8 +27,6 @@ from pytest_npuconf.bundle.findings import BundleError, OtherVersionError, contr
 from pytest_npuconf.bundle.manifest import MANIFEST, check_manifest, installed, make_manifest
 from pytest_npuconf.bundle.rejudge import rejudge
 from pytest_npuconf.bundle.results_file import derived
-from pytest_npuconf.bundle.shape import misfits
-from pytest_npuconf.bundle.strict_json import read_json
 from pytest_npuconf.bundle.verify import judge, verify
 from pytest_npuconf.checks import gate_for
 from pytest_npuconf.claims import evaluate
@@ -43,6 +41,8 @@ from pytest_npuconf.plan import Plan
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.records import make_record, properties
 from pytest_npuconf.report import results as results_writer
+from pytest_npuconf.report.shape import misfits
+from pytest_npuconf.report.strict_json import read_json
 from pytest_npuconf.report.terminal import where as printed_where
 from pytest_npuconf.weights import Checkpoint
 
@@ -80,7 +80,8 @@ expires = 2999-01-01
 
 
 def card_of(name="m"):
-    return read_rules(CARD.format(name=name).encode(), "card.toml")
+    data = CARD.format(name=name).encode()
+    return dataclasses.replace(read_rules(data, "card.toml"), sha256=sha256_of_bytes(data))
 
 
 def plan_of(*names, command_line="pytest --model m/card.toml", fault=None):
@@ -465,15 +466,17 @@ def test_a_card_that_was_changed_since_is_not_taken(folder, capsys, old, new, sa
     text = path.read_text(encoding="utf-8")
     assert old in text
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    not_in_it(folder, capsys)
+    results = json.loads((folder / "r.json").read_text(encoding="utf-8"))
+    results["models"]["m"]["card_sha256"] = sha256_of_bytes(path.read_bytes())  # by who edits both
+    (folder / "r.json").write_bytes(text_of(results))
+    (folder / "b.zip").unlink()
     assert said in not_in_it(folder, capsys)
 
 
-def test_a_card_that_is_not_of_the_hash_that_the_results_have(folder, capsys, monkeypatch):
-    schema = copy.deepcopy(results_writer.schema())
-    schema["$defs"]["model"]["properties"]["card_sha256"] = {"type": "string"}
-    monkeypatch.setattr("pytest_npuconf.bundle.results_file.schema", lambda: schema)
+def test_a_card_that_is_not_of_the_hash_that_the_results_have(folder, capsys):
     results = results_of()
-    results["models"]["m"]["card_sha256"] = sha256_of_bytes(CARD.format(name="m").encode())
+    assert results["models"]["m"]["card_sha256"] == sha256_of_bytes(CARD.format(name="m").encode())
     (folder / "r.json").write_bytes(text_of(results))
     assert "cards/m/card.toml" in verify(bundled(folder)).archive.contents
     with (folder / "m" / "card.toml").open("a") as file:
@@ -842,7 +845,7 @@ EDITS = {
     "the run's device": (facts(device="npu"), "device"),
     "the fault": (facts(fault="dead-weight-row"), "labels"),
     "the fingerprint's digest": (facts(fingerprint_digest="0" * 12), "facts.fingerprint_digest"),
-    "exit status": (lambda results: results.update(exit_status=2), "status"),
+    "exit status": (lambda results: results.update(exit_status=2), "interrupted"),
     "claims": (lambda results: results["claims"].update(reproduced=2), "claims.reproduced"),
     "claims not measured": (lambda results: results["claims"].update({"not measured": 0}), "claims.not measured"),
     "a claim's figure": (lambda results: results["checks"][0]["claims"][0].update(measured=1.0), "measured"),
@@ -1016,7 +1019,8 @@ def test_a_check_that_this_version_does_not_know(tmp_path):
     for check in (REQUIRED[1], COSINE):
         next(one for one in results["checks"] if one["check"] == check)["check"] = f"new.{check}"
     entry = results["models"]["m"]
-    entry["required"] = [f"new.{check}" if check == REQUIRED[1] else check for check in entry["required"]]
+    for name in ("required", "selected"):
+        entry[name] = [f"new.{check}" if check == REQUIRED[1] else check for check in entry[name]]
     report = verdict_of(tmp_path, contents_of(results, card=False))
     assert report.verified
     assert "is no check of this version" in [finding.said for finding in report.findings]
@@ -1098,7 +1102,6 @@ CHECKS = [f"c{number}" for number in range(7)]
     interrupted=st.booleans(),
 )
 def test_the_line_of_any_run_comes_out_again(verdicts, more, errors, interrupted):
-    """What a run selected, which tests ended in an error and whether it was interrupted is read from its line."""
     records = [
         {"check": check, "model": "m", "verdict": "fail" if v == "waived" else v, "waived": "w" if v == "waived" else "",
          "claims": []}
@@ -1110,7 +1113,8 @@ def test_the_line_of_any_run_comes_out_again(verdicts, more, errors, interrupted
     closing = close(
         "m", CHECKS, selected, records, where=where("m", entry, run), interrupted=interrupted, errors=errors
     )
-    entry |= {"status": closing.status.value, "line": closing.line}
+    entry |= {"status": closing.status.value, "line": closing.line, "interrupted": interrupted}
+    entry |= {"selected": list(closing.selected), "errors": list(errors)}
     entry |= {name: list(getattr(closing, name)) for name in ("missing", "failed", "inconclusive", "waived")}
     status = 0 if closing.status.value == "CONFORMANT" else 2 if interrupted else 1
     results = {"facts": run, "models": {"m": entry}, "checks": records, "exit_status": status}

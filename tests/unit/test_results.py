@@ -110,6 +110,11 @@ def test_the_whole_file(tmp_path):
                 "failed": [],
                 "inconclusive": [],
                 "waived": [],
+                "selected": list(REQUIRED),
+                "errors": [],
+                "interrupted": False,
+                "title": "",
+                "card_sha256": "",
             }
         },
         "claims": {"reproduced": 0, "not reproduced": 0, "contradicted": 0, "not measured": 1},

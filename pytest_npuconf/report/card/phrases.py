@@ -1,4 +1,4 @@
-"""What a card says of its own accord, in Chinese and in English: card_phrases.toml beside this file."""
+"""What a card says of its own accord, in Chinese and in English: phrases.toml beside this file."""
 
 from __future__ import annotations
 

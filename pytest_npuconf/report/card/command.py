@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Write the card."""
     # what reads results.json needs numpy, and ``npuconf audit`` must start without it
-    from pytest_npuconf.report.card_parts import compose
-    from pytest_npuconf.report.card_results import read_run
+    from pytest_npuconf.report.card.parts import compose
+    from pytest_npuconf.report.card.run import read_run
 
     found = read_run(parsed.results, parsed.model)
     if parsed.out is not None and parsed.out.resolve() == parsed.results.resolve():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pytest_npuconf.report.card_precision import write_precision
-from pytest_npuconf.report.card_results import Run
-from pytest_npuconf.report.card_sections import (
+from pytest_npuconf.report.card.precision import write_precision
+from pytest_npuconf.report.card.run import Run
+from pytest_npuconf.report.card.sections import (
     write_checks,
     write_claims,
     write_command,
@@ -16,8 +16,8 @@ from pytest_npuconf.report.card_sections import (
     write_title,
     write_verdict,
 )
-from pytest_npuconf.report.card_speed import write_speed
-from pytest_npuconf.report.card_writer import Writer
+from pytest_npuconf.report.card.speed import write_speed
+from pytest_npuconf.report.card.writer import Writer
 
 _PARTS = (
     write_title,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_npuconf.records import Record
-from pytest_npuconf.report.card_precision import gate_rows, write_places
-from pytest_npuconf.report.card_results import name_of
-from pytest_npuconf.report.card_text import escaped, plain
-from pytest_npuconf.report.card_writer import Writer
+from pytest_npuconf.report.card.precision import gate_rows, write_places
+from pytest_npuconf.report.card.run import name_of
+from pytest_npuconf.report.card.text import escaped, plain
+from pytest_npuconf.report.card.writer import Writer
 
 _DEFINED = ("ttft", "tpot", "rate", "amortised", "tail", "failed")
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pytest_npuconf.records import Record
-from pytest_npuconf.report import card_phrases
-from pytest_npuconf.report.card_precision import PPL, condition, outcome, write_places
-from pytest_npuconf.report.card_results import name_of, pair_of
-from pytest_npuconf.report.card_text import escaped, figure, gate_text, plain
-from pytest_npuconf.report.card_writer import Writer
+from pytest_npuconf.report.card import phrases
+from pytest_npuconf.report.card.precision import PPL, condition, outcome, write_places
+from pytest_npuconf.report.card.run import name_of, pair_of
+from pytest_npuconf.report.card.text import escaped, figure, gate_text, plain
+from pytest_npuconf.report.card.writer import Writer
 
 SAMPLED = ("functional.samples", "serving.chat")
 _STANDINGS = ("reproduced", "not reproduced", "contradicted")
@@ -65,7 +65,7 @@ def _severity(record: Record) -> int:
 
 def _meanings(page: Writer) -> list[str]:
     labels = [f"label.{label}" for label in page.run.summary["labels"]]
-    known = [key for key in card_phrases.SENTENCES if any(f"{label} ".startswith(f"{key} ") for label in labels)]
+    known = [key for key in phrases.SENTENCES if any(f"{label} ".startswith(f"{key} ") for label in labels)]
     return page.sentences(*known)
 
 
@@ -74,9 +74,6 @@ def write_environment(page: Writer) -> None:
     page.heading(2, page.word("environment"))
     run = page.run
     facts = {name: run.facts[name] for name in _FACTS if run.facts.get(name)}
-    if not run.fingerprint:
-        page.say("no_fingerprint")
-        facts = {name: value for name, value in run.facts.items() if value and name != "command"}
     origin = run.summary["weights_origin"]
     rows = [[page.word("run"), escaped(name), escaped(value), "results.json"] for name, value in facts.items()]
     rows.append([page.word("run"), "weights", escaped(origin), "results.json"])
@@ -123,10 +120,10 @@ def write_method(page: Writer) -> None:
     if members:
         lines += page.sentences("method.members", members=", ".join(map(escaped, members)))
     page.points(lines + page.sentences("method.interval", "method.margin", "method.digits"))
-    names = dict.fromkeys(r["metric"] for r in page.run.checks if r["metric"] in card_phrases.METRICS)
+    names = dict.fromkeys(r["metric"] for r in page.run.checks if r["metric"] in phrases.METRICS)
     if names:
         page.say("metrics")
-        page.points([f"{escaped(name)} — {card_phrases.metric(page.language, name)}" for name in names])
+        page.points([f"{escaped(name)} — {phrases.metric(page.language, name)}" for name in names])
 
 
 def write_checks(page: Writer) -> None:

@@ -17,7 +17,7 @@ from pytest_npuconf.load.result import result_of
 from pytest_npuconf.load.run import load
 from pytest_npuconf.load.self_check import Truth, truth_server
 from pytest_npuconf.load.shape import Shape
-from pytest_npuconf.report.speed_pictures import against_concurrency, latency_distributions, timeline
+from pytest_npuconf.report.pictures.load import against_concurrency, latency_distributions, timeline
 
 matplotlib = pytest.importorskip("matplotlib")
 LABEL = "CPU, STAND-IN"
@@ -105,7 +105,7 @@ def test_a_real_sweep(measured):
 def test_the_same_data_gives_the_same_bytes_in_every_process(measured, tmp_path):
     (tmp_path / "load.json").write_text(json.dumps(measured[4]))
     code = (
-        "import json, sys; from pytest_npuconf.report import speed_pictures as p; told = json.load(sys.stdin);"
+        "import json, sys; from pytest_npuconf.report.pictures import load as p; told = json.load(sys.stdin);"
         "assert 'matplotlib' not in sys.modules;"
         "out = p.latency_distributions(told, 'CPU') + p.timeline(told, 'CPU');"
         "assert 'matplotlib.pyplot' not in sys.modules; sys.stdout.buffer.write(out)"

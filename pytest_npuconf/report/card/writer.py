@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pytest_npuconf.report import card_phrases
-from pytest_npuconf.report.card_results import Run
-from pytest_npuconf.report.card_text import escaped, fenced, row_of
+from pytest_npuconf.report.card import phrases
+from pytest_npuconf.report.card.run import Run
+from pytest_npuconf.report.card.text import escaped, fenced, row_of
 
 
 class Writer:
@@ -25,7 +25,7 @@ class Writer:
 
     def word(self, key: str, **values: object) -> str:
         """A word or name of this page's language."""
-        return card_phrases.words(self.language, key, **values)
+        return phrases.words(self.language, key, **values)
 
     def heading(self, depth: int, text: str) -> None:
         """``text`` is escaped already."""
@@ -33,7 +33,7 @@ class Writer:
 
     def say(self, key: str, **values: object) -> None:
         """A paragraph in each language."""
-        for sentence in card_phrases.sentences(self.language, key, **values):
+        for sentence in phrases.sentences(self.language, key, **values):
             self._lines += [sentence, ""]
 
     def points(self, lines: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ class Writer:
 
     def sentences(self, *keys: str, **values: object) -> list[str]:
         """The sentences of several keys, for ``points``."""
-        return [said for key in keys for said in card_phrases.sentences(self.language, key, **values)]
+        return [said for key in keys for said in phrases.sentences(self.language, key, **values)]
 
     def caption(self, text: str) -> None:
         """A caption with the labels of the run."""
@@ -52,7 +52,7 @@ class Writer:
         """A numbered table. ``header``: keys of words, or texts that are no key; cells are escaped already."""
         self._tables += 1
         self.caption(f"{self.word('table')} {self._tables}. {caption}")
-        names = [self.word(name) if name in card_phrases.WORDS else name for name in header]
+        names = [self.word(name) if name in phrases.WORDS else name for name in header]
         self._lines += [row_of(names), row_of(["---"] * len(names)), *(row_of(row) for row in rows), ""]
 
     def fence(self, text: str, info: str = "text") -> None:

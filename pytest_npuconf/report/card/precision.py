@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytest_npuconf.records import Record
-from pytest_npuconf.report import card_phrases
-from pytest_npuconf.report.card_results import Run, name_of
-from pytest_npuconf.report.card_text import escaped, figure, gate_text, margin_text, percent, plain
-from pytest_npuconf.report.card_writer import Writer
+from pytest_npuconf.report.card import phrases
+from pytest_npuconf.report.card.run import Run, name_of
+from pytest_npuconf.report.card.text import escaped, figure, gate_text, margin_text, percent, plain
+from pytest_npuconf.report.card.writer import Writer
 
 PPL = ("ppl.delta", "serving.perplexity")
 _OUTSIDE = ("model.", "env.", "audit.", "speed.", "functional.", "serving.chat")
@@ -109,7 +109,7 @@ def _overview(page: Writer, groups: Mapping[str, Sequence[Record]]) -> None:
         values = [_figure_of(records, key) for records in pairs]
         if any(value is not None for value in values):
             cells = ["" if v is None else f"{plain(100 * v)} %" if share else plain(v) for v in values]
-            rows.append([card_phrases.overview(page.language, key), *cells])
+            rows.append([phrases.overview(page.language, key), *cells])
     if rows:
         page.table(page.word("overview"), ["figure", *(condition(records[0]) for records in pairs)], rows)
 

@@ -1,0 +1,1 @@
+"""``npuconf card``: the Markdown card of a run."""

@@ -1,0 +1,1 @@
+"""Pictures of measured data, drawn with matplotlib as SVG."""
