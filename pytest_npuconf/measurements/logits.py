@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pytest_npuconf import thresholds
-from pytest_npuconf.comparison import Comparison, DocumentComparison
+from pytest_npuconf.comparison import Comparison, DocumentComparison, sums_of_runs
 from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
 from pytest_npuconf.metrics.arrays import Float64
 from pytest_npuconf.metrics.logits import LogitRows
@@ -98,28 +100,27 @@ def kl_ratio(comparison: Comparison) -> Measurement:
 
 
 def kl_by_octave(comparison: Comparison) -> list[dict[str, float | int | None]]:
-    """Mean KL in nats of the looked positions ``first`` to ``last`` (0, 1, 2-3, 4-7, ...), of the candidate and of the quietest and
-    the noisiest member of the yardstick there, None where the pair has no members of its own."""
-    documents = comparison.documents
-    place = np.concatenate([d.document.positions for d in documents])
-    octave = np.where(place > 0, np.log2(np.maximum(place, 1)).astype(int) + 1, 0)
-    candidate = np.concatenate([d.rows.kl for d in documents])
-    members = [np.concatenate([d.yardstick[name].kl for d in documents]) for name in documents[0].yardstick]
-    found: list[dict[str, float | int | None]] = []
-    for each in np.unique(octave):
-        here = octave == each
-        band = [float(kl[here].mean()) for kl in members]
-        found.append(
-            {
-                "first": int(place[here].min()),
-                "last": int(place[here].max()),
-                "positions": int(here.sum()),
-                "candidate": float(candidate[here].mean()),
-                "quietest": min(band, default=None),
-                "noisiest": max(band, default=None),
-            }
-        )
-    return found
+    """Mean KL in nats of runs of looked positions that begin at 0, 1, 2-3, 4-7, ...: of the candidate, and of the mean and the
+    noisiest member of the yardstick there, None where the pair has none of its own."""
+    noise = comparison.noise
+    found: dict[int, list[tuple[int, int, float, float, float]]] = {}
+    for i, d in enumerate(comparison.documents):
+        sums = sums_of_runs(d.document, d.rows.kl)
+        none = [math.nan] * len(sums)
+        sides = (noise.typical_runs[i], noise.runs[i]) if noise.runs else (none, none)
+        for (start, stop), candidate, typical, noisiest in zip(d.document.runs, sums, *sides, strict=True):
+            run = (start, stop, float(candidate), float(typical), float(noisiest))
+            found.setdefault(start.bit_length(), []).append(run)
+    return [_octave(runs) for _, runs in sorted(found.items())]
+
+
+def _octave(runs: Sequence[tuple[int, int, float, float, float]]) -> dict[str, float | int | None]:
+    starts, stops, *sums = zip(*runs, strict=True)
+    total = sum(stops) - sum(starts)
+    means = [sum(each) / total for each in sums]
+    names = ("candidate", "typical_rounding", "noisiest_rounding")
+    told = {name: mean if math.isfinite(mean) else None for name, mean in zip(names, means, strict=True)}
+    return {"first": min(starts), "last": max(stops) - 1, "positions": total, **told}
 
 
 def _noise_ratio(metric: str, comparison: Comparison, figure: str) -> Measurement:

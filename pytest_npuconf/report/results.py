@@ -59,26 +59,13 @@ def build(
     }
 
 
-def write(
-    path: Path,
-    plan: Plan,
-    records: list[Record],
-    closings: list[Closing],
-    claims: dict[str, int],
-    exit_status: int,
-) -> None:
-    """Write atomically: the file is whole or untouched.
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Write what :func:`build` gives, atomically: the file is whole or untouched.
 
     Raises:
         SettingsError: the file cannot be written.
     """
-    text = json.dumps(
-        build(plan, records, closings, claims, exit_status),
-        indent=2,
-        sort_keys=True,
-        ensure_ascii=False,
-        allow_nan=False,
-    )
+    text = json.dumps(results, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     try:
         write_atomically(path, f"{text}\n".encode())
     except OSError as error:
@@ -86,7 +73,7 @@ def write(
 
 
 def put_aside(path: Path) -> None:
-    """Rename the results of an earlier run to ``FILE.previous``: a run that ends early must not leave their verdict behind.
+    """Rename a file of an earlier run to ``FILE.previous``: a run that ends early must not leave its verdict behind.
 
     Raises:
         SettingsError: the folder cannot be written.
@@ -95,6 +82,4 @@ def put_aside(path: Path) -> None:
         try:
             path.replace(path.with_name(f"{path.name}.previous"))
         except OSError as error:
-            raise SettingsError(
-                f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to"
-            ) from error
+            raise SettingsError(f"{path}: {error}", mend="name a FILE in a folder you can write to") from error

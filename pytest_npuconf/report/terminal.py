@@ -1,9 +1,8 @@
-"""Header, a line per check, closing lines."""
+"""Words of the terminal: the header, and one line for a check or a claim."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import math
 
 from pytest_npuconf.conformance import Closing, Status
 from pytest_npuconf.faults.base import Fault
@@ -11,8 +10,7 @@ from pytest_npuconf.gates import Role, format_number
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.records import Record
 
-_COLOURS = {"pass": {"green": True}, "fail": {"red": True}, "inconclusive": {"yellow": True}}
-_ORDER = {"fail": 0, "inconclusive": 1, "pass": 2, None: 3}
+UNUSABLE = "unusable output"
 
 
 def header(plan: Plan) -> list[str]:
@@ -45,42 +43,6 @@ def where(plan: Plan, model: str) -> str:
     return text + (f" [{', '.join(labels)}]" if labels else "")
 
 
-def summary(
-    reporter: Any, plan: Plan, records: list[Record], closings: list[Closing], claims: str, more: Sequence[str] = ()
-) -> None:
-    """A line per check, worst first, ``more`` lines about files, then the closing lines."""
-    if not records and not closings and not more:
-        return
-    reporter.section("npuconf", "=")
-    for model in dict.fromkeys(record["model"] for record in records):
-        mine = sorted((r for r in records if r["model"] == model), key=_urgency)
-        if model:
-            reporter.write_line(f"{where(plan, model)}; reference {plan.source(model)}")
-        width = max(len(r["check"]) for r in mine)
-        for record in mine:
-            word, line = check_line(record, width)
-            reporter.write(f"  {word:<12}", **_COLOURS.get(record["verdict"], {}))
-            reporter.write_line(f" {line}")
-            for place in _undecided(record):
-                reporter.write_line(f"  {'':<12} {'':<{width}}  {place}")
-            for claim in record["claims"]:
-                reporter.write_line(f"  {'':<12} {'':<{width}}  {claim_line(claim)}")
-    for line in more:
-        reporter.write_line(line)
-    if plan.settings.results is not None:
-        reporter.write_line(f"results: {plan.settings.results}")
-    for closing in closings:
-        good = closing.status is Status.CONFORMANT
-        reporter.write_line(closing.line, bold=True, green=good, red=not good)
-    if closings:
-        reporter.write_line(claims)
-
-
-def _urgency(record: Record) -> tuple[int, float]:
-    left = room_left(record)
-    return _ORDER[record["verdict"]], left if left is not None else 1.0
-
-
 def room_left(record: Record) -> float | None:
     """Share of the bound that is left (negative: overshot), None where the bound is zero or there is none."""
     if record["margin"] is None or not record["bound"]:
@@ -88,35 +50,60 @@ def room_left(record: Record) -> float | None:
     return float(record["margin"] / abs(record["bound"]))
 
 
+def urgency(record: Record) -> tuple[int, float]:
+    """Sorts records, worst first: what decides before what does not, then by the share of the bound that is left. Without a
+    number nothing is left; an exact check has no share: failed, it comes after those that have one, and so it does passed."""
+    verdict, left = record["verdict"], room_left(record)
+    if verdict is None:
+        return 6, 0.0
+    decides = record["role"] == Role.REQUIRED.value
+    rank = {"fail": 0 if decides else 2, "inconclusive": 1 if decides else 3, "pass": 5}[verdict]
+    if record["margin"] is None:
+        left = -math.inf
+    elif left is None:
+        left = 0.0 if record["margin"] < 0 else math.inf
+    return 4 if record["waived"] else rank, left
+
+
 def check_line(record: Record, width: int) -> tuple[str, str]:
     """``pass`` and ``kl.noise_ratio.bf16_fp32  1.02 [0.95, 1.09]  gate <= 1.5  27 % left  required``."""
-    if record["broken"]:
-        measured = record["broken"]
-    else:
-        measured = f"{format_number(record['value'])} {record['unit']}".rstrip()
-        if record["interval"] is not None:
-            low, high = ("unbounded" if end is None else format_number(end) for end in record["interval"])
-            measured += f" [{low}, {high}]"
-        measured += f" (n = {record['n']} {record['of']})"
-    parts = [f"{record['check']:<{width}}", measured]
+    measured = measured_words(record) + ("" if record["broken"] else f" (n = {record['n']} {record['of']})")
+    parts = [f"{record['check']:<{width}}", measured, *gate_words(record)]
     if record["bound"] is not None:
-        parts.append(f"gate {record['sense']} {format_number(record['bound'])}")
-        left = room_left(record)
-        if left is not None:
-            share = (
-                f"{abs(left):.0%}" if abs(left) < 10 else ">1000%"
-            )  # a p value is far from its bound, or a broken model
-            parts.append(f"{share} {'left' if left >= 0 else 'over'}")
-        elif record["margin"] is not None:
-            parts.append(f"margin {format_number(record['margin'])}")
         parts.append(record["role"] + (", waived" if record["waived"] else ""))
     word = "waived" if record["waived"] else record["verdict"] or "reported"
     return word, "  ".join(parts)
 
 
+def measured_words(record: Record) -> str:
+    """``1.02 ms [0.95, 1.09]`` in the record's unit, or why there is no number."""
+    if record["broken"]:
+        return str(record["broken"])
+    words = f"{format_number(record['value'])} {record['unit']}".rstrip()
+    if record["interval"] is not None:
+        low, high = ("unbounded" if end is None else format_number(end) for end in record["interval"])
+        words += f" [{low}, {high}]"
+    return words
+
+
+def gate_words(record: Record) -> list[str]:
+    """``gate <= 1.5`` and ``27% left``: the bound in the record's unit, the room as a share of the bound, or as a margin in
+    the unit where the bound is zero. Nothing where there is no gate."""
+    if record["bound"] is None:
+        return []
+    words, left = [f"gate {record['sense']} {format_number(record['bound'])}"], room_left(record)
+    if left is not None:
+        # a p value is far from its bound, or a broken model
+        share = f"{abs(left):.0%}" if abs(left) < 10 else ">1000%"
+        words.append(f"{share} {'left' if left >= 0 else 'over'}")
+    elif record["margin"] is not None:
+        words.append(f"margin {format_number(record['margin'])}")
+    return words
+
+
 def claim_line(claim: Record) -> str:
     """``claim logits.cosine: not reproduced, measured 0.99971, documented gate > 0.9999``."""
-    measured = "unusable output" if claim["measured"] is None else f"measured {_numbers(claim['measured'])}"
+    measured = UNUSABLE if claim["measured"] is None else f"measured {_numbers(claim['measured'])}"
     gate = f", documented gate {claim['gate_stated']}" if claim["gate_stated"] else ""
     return f"claim {claim['id']}: {claim['standing']}, {measured}{gate}"
 
@@ -125,11 +112,15 @@ def _numbers(measured: float | list[float]) -> str:
     return " ".join(map(format_number, measured)) if isinstance(measured, list) else format_number(measured)
 
 
-def _undecided(record: Record) -> list[str]:
+def undecided(record: Record) -> list[str]:
     """The worst places of a failed check that decides nothing: no failing test tells them."""
     if record["verdict"] != "fail" or record["role"] != Role.CLAIM.value:
         return []
-    return [f"{row['place']}: {row['detail'] or format_number(row['value'])}" for row in record["rows"][:3]]
+    return [f"{row['place']}: {row['detail'] or _value(row['value'])}" for row in record["rows"][:3]]
+
+
+def _value(value: float | None) -> str:
+    return "no number" if value is None else format_number(value)
 
 
 def not_written(reason: str) -> Closing:

@@ -32,7 +32,7 @@ def chats(served: Served, samples: Sequence[Sample], tokenizer: Any, judge: Judg
             name = f"{sample.name}, thinking {'on' if thinking else 'off'}"
             answer = served.chat(sample.conversation, sample.max_new_tokens, thinking)
             documented = decide and thinking == sample.thinking
-            kept[name] = {"text": answer.text, "finish": answer.finish}
+            kept[name] = {"text": answer.text, "finish": answer.finish, "messages": sample.conversation}
             if why := _wrong(answer, template_ids(tokenizer, sample, thinking), judge, sample if documented else None):
                 rows.append(Row(name, 1.0, why))
     return Measurement.counted("chats.wrong", rows, n=len(kept), of="answers", answers=kept)

@@ -6,7 +6,7 @@ Run: ``python -m tests.benchmarks.card_data FULL.json tests/data/card/NAME.json`
 - broken: ``pytest --model tiny-qwen3 --npuconf-device cpu --npuconf-precision bfloat16 --npuconf-fault dead-weight-row
   --npuconf-results FULL.json``
 - speed: ``pytest --model tiny-qwen3 --npuconf-engine server --npuconf-precision bfloat16 -k speed --npuconf-results FULL.json``,
-  with vLLM on a CPU that had other work, so that two checks are inconclusive
+  with vLLM on a CPU that had other work, so that speed.steady fails
 
 Nothing is changed but what is left out, and the folders of the host.
 """

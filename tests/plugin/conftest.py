@@ -34,6 +34,10 @@ DOCUMENTS = [
 ]
 
 
+# a conftest.py under which a run that writes to no terminal shows every phase, not only those after five silent seconds
+EVERY_PHASE = "import pytest_npuconf.progress\n\npytest_npuconf.progress.QUIET_SECONDS = 0.0\n"
+
+
 def write_tokenizer(folder: Path, *, offset: int = 0) -> None:
     """A byte-level tokenizer without merges; ``offset`` moves every id, which makes it another model's."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers

@@ -26,7 +26,7 @@ def document(pytester):
 
 def test_a_good_document_passes_and_a_hint_does_not_count(run, pytester, document):
     document(GOOD + "\nThe gate is a cosine similarity > 0.5.\n")
-    result = run(*AUDIT, "--npuconf-results", "r.json", "--npuconf-strict-claims", more=NAMED)
+    result = run(*AUDIT, "-v", "--npuconf-results", "r.json", "--npuconf-strict-claims", more=NAMED)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*pass *audit.document *0 (n = 1 documents)  gate <= 0 *claim", "SUBSET: 0 of *"])
     data = json.loads((pytester.path / "r.json").read_text(encoding="utf-8"))

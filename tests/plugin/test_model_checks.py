@@ -130,7 +130,7 @@ def test_a_wrong_tensor_is_named(run, tiny_copy, change, worst):
 
 def test_shards_are_judged_together_and_a_missing_one_is_named_at_start(run, tiny_copy):
     shard(tiny_copy)
-    whole = run(*FILES_ONLY, card=card_text(tiny_copy))
+    whole = run(*FILES_ONLY, "-v", card=card_text(tiny_copy))
     whole.stdout.fnmatch_lines(
         ["*pass *model.weights *0 (n = 4? tensors)*", "*reported *model.weight_size *B (n = 2 files)"]
     )
@@ -153,7 +153,7 @@ def test_everything_a_card_states_of_its_model(run, pytester, tiny_copy):
         '[minimum]\npython = "3.99"\nnumpy = "1.0"\ncann = "8.5.1"\nvllm = "0.18.0"\ncpu_count = 1\n'
     )
     card = card_text(tiny_copy, more=more).replace("[weights]", 'files = ["config.json", "merges.txt"]\n[weights]', 1)
-    result = run(*FILES_ONLY, "npuconf/audit", "--npuconf-results", "r.json", card=card)
+    result = run(*FILES_ONLY, "npuconf/audit", "-v", "--npuconf-results", "r.json", card=card)
     assert result.ret == 1
     result.stdout.fnmatch_lines_random(
         [
@@ -244,7 +244,7 @@ def pytest_npuconf_engines(config):
 
 def test_an_engine_with_another_tokenizer_is_a_finding(run, pytester):
     tokens = (*MODEL, "npuconf/precision/test_tokens.py::test_ids")
-    run(*tokens).stdout.fnmatch_lines(["*pass *token.ids *0 (n = 24 texts) *required"])
+    run(*tokens, "-v").stdout.fnmatch_lines(["*pass *token.ids *0 (n = 24 texts) *required"])
     pytester.makeconftest(OTHER_TOKENS)
     result = run(*tokens)
     assert result.ret == 1
@@ -267,9 +267,8 @@ def test_a_claim_of_a_list_is_compared_element_by_element(run, pytester):
     )
     lengths = [len(text) for text in texts]
     more = claim.format("right", lengths) + claim.format("wrong", [*lengths[:-1], 9])
-    result = run(
-        *MODEL, "npuconf/precision/test_tokens.py::test_ids", "--npuconf-results", "r.json", prompts=prompts, more=more
-    )
+    ids = (*MODEL, "npuconf/precision/test_tokens.py::test_ids")
+    result = run(*ids, "-v", "--npuconf-results", "r.json", prompts=prompts, more=more)
     result.stdout.fnmatch_lines(
         ["*claim right: reproduced, measured 13 14 15 16 17 18 19 20", "*claim wrong: not reproduced, *", "CLAIMS: 1 *"]
     )

@@ -26,7 +26,7 @@ from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
 from pytest_npuconf.references.baseline import read_baseline
 from pytest_npuconf.references.sealed import digest
 from pytest_npuconf.references.store import write_baselines
-from tests.plugin.conftest import PROMPTS, TEXTS, write_random_qwen3
+from tests.plugin.conftest import EVERY_PHASE, PROMPTS, TEXTS, write_random_qwen3
 
 MODEL = ("--model", "card.toml")
 FLOAT32 = (*MODEL, "--npuconf-precision", "float32")
@@ -68,6 +68,7 @@ def recorded(wide, tmp_path_factory) -> Recording:
     """One recording for all tests of this file; a test that changes it takes ``mine``."""
     folder: Path = tmp_path_factory.mktemp("recording")
     (folder / "card.toml").write_text(card_of(wide))
+    (folder / "conftest.py").write_text(EVERY_PHASE)
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("NPUCONF", "PYTEST", "CI"))}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NPUCONF_CACHE": str(folder / "cache")}
     words = [
@@ -262,6 +263,7 @@ def test_recording_is_refused_in_ci(run, wide, mine, monkeypatch):
 
 
 def test_stored_gives_the_verdicts_of_live_without_loading_the_reference(run, wide, recorded, pytester):
+    pytester.makeconftest(EVERY_PHASE)
     result = run(
         *MODEL, *STORED, "--npuconf-baselines", recorded.baselines, "--npuconf-results", "r.json", "--junitxml", "j.xml",
         card=card_of(wide),
@@ -598,8 +600,9 @@ def outcome(data: dict[str, Any]) -> dict[str, Any]:
 BOTH = ("--model", "card.toml", "--model", "other.toml")
 
 
-def test_each_models_weights_are_loaded_once_for_each_precision(run, wide, two):
+def test_each_models_weights_are_loaded_once_for_each_precision(run, wide, two, pytester):
     """Loading is minutes for a real model, and one at a time is held: the checks of a model must stand together."""
+    pytester.makeconftest(EVERY_PHASE)
     result = run(*BOTH, *two, card=card_of(wide))
     assert result.ret == 0
     loads = re.findall(r"loading (\S+, \w+) on cpu", result.stdout.str())
@@ -608,6 +611,7 @@ def test_each_models_weights_are_loaded_once_for_each_precision(run, wide, two):
 
 def test_each_models_reference_is_loaded_and_recorded_once(run, wide, pytester, tmp_path):
     """The same of live references, whose passes are the most expensive part of a run."""
+    pytester.makeconftest(EVERY_PHASE)
     (pytester.path / "other.toml").write_text(card_of(wide, "tiny-b"))
     result = run(*BOTH, "--npuconf-record", "--npuconf-baselines", tmp_path / "B", card=card_of(wide))
     assert result.ret == 0

@@ -130,7 +130,7 @@ def test_a_sample_that_the_model_answers_and_one_that_it_does_not(run, pytester,
     )
     [check] = json.loads((pytester.path / "r.json").read_text())["checks"]
     assert check["data"]["statistics"] == {"correct": 0.5}
-    alone = run(*SAMPLES, card=card_text(chatty, more=sample("right", contains=[answer])))
+    alone = run(*SAMPLES, "-v", card=card_text(chatty, more=sample("right", contains=[answer])))
     alone.stdout.fnmatch_lines(["*pass *functional.samples.fp32_fp32 *0 (n = 1 samples) *required"])
 
 
@@ -161,7 +161,7 @@ def test_nothing_that_a_model_wrote_is_executed(run, pytester, chatty):
     canned(pytester, f"Here:\n```python\n{code}```\n")
     compile(code, "answer", "exec")  # it is code that could run
     documented = "def f(a=open('written by def', 'w')):\n    open('written by call', 'w')\n    return 1\n"
-    result = run(*SAMPLES, card=card_text(chatty, more=sample("f", code=documented, code_function="f")))
+    result = run(*SAMPLES, "-v", card=card_text(chatty, more=sample("f", code=documented, code_function="f")))
     result.stdout.fnmatch_lines(["*pass *functional.samples.fp32_fp32 *0 (n = 1 samples)*"])
     assert [path.name for path in pytester.path.rglob("written*")] == []
 

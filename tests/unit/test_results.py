@@ -67,7 +67,7 @@ def everything(plan, records):
 def written(path, plan=None, records=None, status=0):
     plan = plan_of("m") if plan is None else plan
     records = [record(check) for check in REQUIRED] if records is None else records
-    results.write(path, *everything(plan, records), status)
+    results.write(path, results.build(*everything(plan, records), status))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pytest_npuconf.report.card.precision import write_precision
-from pytest_npuconf.report.card.run import Run
 from pytest_npuconf.report.card.sections import (
     write_checks,
     write_claims,
@@ -18,6 +17,7 @@ from pytest_npuconf.report.card.sections import (
 )
 from pytest_npuconf.report.card.speed import write_speed
 from pytest_npuconf.report.card.writer import Writer
+from pytest_npuconf.report.run import Run
 
 _PARTS = (
     write_title,

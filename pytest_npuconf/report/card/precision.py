@@ -8,9 +8,9 @@ from typing import Any
 
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.card import phrases
-from pytest_npuconf.report.card.run import Run, name_of
 from pytest_npuconf.report.card.text import escaped, figure, gate_text, margin_text, percent, plain
 from pytest_npuconf.report.card.writer import Writer
+from pytest_npuconf.report.run import Run, name_of
 
 PPL = ("ppl.delta", "serving.perplexity")
 _OUTSIDE = ("model.", "env.", "audit.", "speed.", "functional.", "serving.chat")

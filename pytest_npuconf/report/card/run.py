@@ -1,10 +1,8 @@
-"""Reading a results.json for the card: whole, of this schema, finite, and of one model."""
+"""The run that a card is written of: of one model, with at least one record, and none that says CONFORMANT and shows otherwise."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +11,7 @@ from pytest_npuconf.conformance import Status
 from pytest_npuconf.errors import SettingsError, nearest
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.reading import AGAIN, read_results
-
-_PAIR = re.compile(r"[a-z]+\d+_[a-z]+\d+")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One model's part of one run. ``facts``: strings; ``fingerprint``: readings by group."""
-
-    model: str
-    summary: Mapping[str, Any]
-    facts: Mapping[str, str]
-    fingerprint: Mapping[str, Mapping[str, Mapping[str, str]]]
-    checks: tuple[Record, ...]
-    created: str
-
-    def of(self, *names: str) -> list[Record]:
-        """The records of the checks of these names, whatever their precision pair."""
-        return [record for record in self.checks if name_of(record["check"]) in names]
-
-    @property
-    def by_pair(self) -> dict[str, list[Record]]:
-        """The records of each precision pair: the run's precisions in their order, each against float32 first."""
-        groups: dict[str, list[Record]] = {}
-        for record in self.checks:
-            if pair := pair_of(record["check"]):
-                groups.setdefault(pair, []).append(record)
-        order = {precision: place for place, precision in enumerate(self.summary["precisions"])}
-        ranks = {p: (order.get(r[0]["precision"], len(order)), not p.endswith("_fp32")) for p, r in groups.items()}
-        return {pair: groups[pair] for pair in sorted(groups, key=lambda pair: ranks[pair])}
-
-
-def name_of(check: str) -> str:
-    """``kl.noise_ratio`` of ``kl.noise_ratio.bf16_fp32``."""
-    name, _, pair = check.rpartition(".")
-    return name if _PAIR.fullmatch(pair) else check
-
-
-def pair_of(check: str) -> str:
-    """``bf16_fp32`` of ``kl.noise_ratio.bf16_fp32``; empty for a check that is asked once."""
-    pair = check.rpartition(".")[2]
-    return pair if _PAIR.fullmatch(pair) else ""
+from pytest_npuconf.report.run import Run, run_of
 
 
 def read_run(path: Path, model: str | None) -> Run:
@@ -64,15 +22,14 @@ def read_run(path: Path, model: str | None) -> Run:
     """
     document = read_results(path)
     chosen = _choose(path, document, model)
-    checks = tuple(record for record in document["checks"] if record["model"] == chosen)
-    if not checks:
+    run = run_of(document, chosen)
+    if not run.checks:
         raise SettingsError(
             f"{path} has no record of a check of {safe(chosen)}: the run ended before the first", mend=AGAIN
-        )  # fmt: skip
-    if document["models"][chosen]["status"] == Status.CONFORMANT.value:
-        _expect_passed(path, document["models"][chosen]["required"], checks)
-    facts = {name: value for name, value in document["facts"].items() if isinstance(value, str)}
-    return Run(chosen, document["models"][chosen], facts, document["facts"]["fingerprint"], checks, document["created"])
+        )
+    if run.summary["status"] == Status.CONFORMANT.value:
+        _expect_passed(path, run.summary["required"], run.checks)
+    return run
 
 
 def _expect_passed(path: Path, required: Sequence[str], checks: Sequence[Record]) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.card import phrases
 from pytest_npuconf.report.card.precision import PPL, condition, outcome, write_places
-from pytest_npuconf.report.card.run import name_of, pair_of
 from pytest_npuconf.report.card.text import escaped, figure, gate_text, plain
 from pytest_npuconf.report.card.writer import Writer
+from pytest_npuconf.report.run import name_of, pair_of
 
 SAMPLED = ("functional.samples", "serving.chat")
 _STANDINGS = ("reproduced", "not reproduced", "contradicted")
@@ -172,9 +172,12 @@ def write_samples(page: Writer) -> None:
         shown.setdefault(name_of(record["check"]), said)
         page.heading(3, f"{escaped(record['check'])} · {condition(record)}")
         page.say("samples.greedy" if name_of(record["check"]) == SAMPLED[0] else "samples.chat")
-        page.say("samples.asked")
         for number, (name, answer) in enumerate(texts.items(), 1):
             page.caption(f"{page.word('sample')} {number} · {escaped(name)}")
+            if conversation := _conversation(answer):
+                page.say("samples.asked")
+                page.fence(conversation)
+                page.say("samples.answered")
             page.fence(answer["text"])
             unmet = answer.get("unmet")
             if isinstance(unmet, list) and unmet:
@@ -182,6 +185,13 @@ def write_samples(page: Writer) -> None:
                 page.fence("\n".join(map(str, unmet)))
     if not shown:
         page.say("samples.none")
+
+
+def _conversation(answer: Mapping[str, Any]) -> str:
+    """What was asked, a line for each message; empty where the record does not say."""
+    messages = answer.get("messages")
+    listed = [m for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
+    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in listed)
 
 
 def _is_answer(found: Any) -> bool:

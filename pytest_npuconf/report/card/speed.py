@@ -7,9 +7,9 @@ from typing import Any
 
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.card.precision import gate_rows, write_places
-from pytest_npuconf.report.card.run import name_of
 from pytest_npuconf.report.card.text import escaped, plain
 from pytest_npuconf.report.card.writer import Writer
+from pytest_npuconf.report.run import name_of
 
 _DEFINED = ("ttft", "tpot", "rate", "amortised", "tail", "failed")
 

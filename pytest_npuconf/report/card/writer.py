@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pytest_npuconf.report.card import phrases
-from pytest_npuconf.report.card.run import Run
 from pytest_npuconf.report.card.text import escaped, fenced, row_of
+from pytest_npuconf.report.run import Run
 
 
 class Writer:

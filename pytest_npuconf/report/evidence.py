@@ -1,0 +1,70 @@
+"""The files that a run leaves where it was asked to: results.json and the HTML report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_npuconf.conformance import Closing
+from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.options import Settings
+from pytest_npuconf.records import Record
+from pytest_npuconf.report import results
+
+if TYPE_CHECKING:
+    from pytest_npuconf.plan import Plan
+
+
+def prepare(settings: Settings) -> None:
+    """Before the run: what it will write can be written, and no earlier run's verdict is left in its place.
+
+    Raises:
+        SettingsError: a library of the report is missing, or a folder cannot be written.
+    """
+    if settings.report is not None:
+        from pytest_npuconf.report.page.compose import require
+
+        require()
+        if settings.results is not None and settings.report.resolve() == settings.results.resolve():
+            raise SettingsError(
+                f"--npuconf-report and --npuconf-results name one file: {settings.report}", mend="give each its own"
+            )
+    for path in (settings.results, settings.report):
+        if path is not None:
+            _expect_folder(path)
+            results.put_aside(path)
+
+
+def _expect_folder(path: Path) -> None:
+    """Better now than after the run."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error}", mend="name a FILE in a folder you can write to") from error
+
+
+def write(
+    plan: Plan,
+    records: list[Record],
+    closings: list[Closing],
+    claims: dict[str, int],
+    exit_status: int,
+    announce: Callable[[str], None],
+) -> None:
+    """results.json first: a page that cannot be written loses nothing that was measured.
+
+    Raises:
+        SettingsError: a file cannot be written.
+    """
+    settings = plan.settings
+    if settings.results is None and settings.report is None:
+        return
+    document = results.build(plan, records, closings, claims, exit_status)
+    if settings.results is not None:
+        results.write(settings.results, document)
+    if settings.report is not None:
+        from pytest_npuconf.report.page.compose import compose, write_page
+
+        name = str(settings.results or "this run")
+        write_page(settings.report, compose((name, document), announce=announce), "--npuconf-report")

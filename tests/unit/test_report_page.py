@@ -1,0 +1,509 @@
+"""The HTML report: what it says of a run, of two and of many, and what it refuses. tests/browser looks at it in a browser."""
+
+import copy
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from pytest_npuconf.checks import CHECKS
+from pytest_npuconf.cli import main
+from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.report.page import advice
+from pytest_npuconf.report.page import compose as composing
+from pytest_npuconf.report.page.compare import compare, difference, interval_of_difference
+from pytest_npuconf.report.page.compose import compose
+from pytest_npuconf.report.page.compression import compression
+from pytest_npuconf.report.page.gallery import MOST, gallery_of
+from pytest_npuconf.report.page.history import MOST_RUNS, history
+from pytest_npuconf.report.page.matrix import read_matrix
+from pytest_npuconf.report.page.view import LONGEST, MOST_FAILURES, command_of, view_of
+from pytest_npuconf.report.pictures import drawing, precision, speed
+from pytest_npuconf.report.reading import read_results
+from pytest_npuconf.report.run import run_of
+
+DATA = Path(__file__).parent.parent / "data" / "card"
+TINY = "tiny-qwen3"
+
+
+def results(name="healthy"):
+    return copy.deepcopy(read_results(DATA / f"{name}.json"))
+
+
+def record(document, check):
+    return next(each for each in document["checks"] if each["check"] == check)
+
+
+def viewed(document, model=TINY):
+    return view_of(run_of(document, model), "m1")
+
+
+def with_status(document, status, **more):
+    document["models"][TINY] |= {"status": status, **more}
+    return document
+
+
+# ---- what it says of a run ----------------------------------------------------------------------------------------------
+
+
+def test_every_check_is_explained():
+    assert set(advice.advised()) == set(CHECKS)
+    assert all(advice.asks(name).endswith("?") and advice.then(name) for name in CHECKS)
+    assert (advice.asks("own: mine"), advice.then("own: mine")) == ("", "")
+
+
+def test_a_healthy_run():
+    view = viewed(results())
+    assert view.status == "CONFORMANT"
+    assert view.headline == (
+        "tiny-qwen3 computes on cpu what its reference computes, within rounding: 41 of 41 required checks passed."
+    )
+    assert (view.failures, view.missing, view.errors) == ((), (), ())
+    assert view.counts == (("pass", "✓", 41),)
+    assert view.standings == {"reproduced": 4}
+    assert [said.partition(":")[0] for said in view.labels] == ["CPU", "STAND-IN"]
+    shares = [line.used for line in view.lines if line.used is not None]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_a_failure_says_where_and_what_to_do():
+    view = viewed(results("broken"))
+    (failure,) = view.failures
+    assert failure.guilty == "model.layers.3.mlp.up_proj"
+    assert failure.places[0].startswith("model.layers.3.mlp.up_proj: ")
+    assert failure.would_pass.startswith("<= ")
+    assert failure.then == advice.then("modules.noise_ratio")
+    assert failure.command.endswith("'npuconf/precision/test_modules.py::test_noise_ratio[tiny-qwen3-bf16_fp32]'")
+    assert "--npuconf-results" not in failure.command
+    assert "1 of 28 required checks failed" in view.headline
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        ("pytest --npu --model m --npuconf-results r.json -v", "pytest --npu --model m -v n"),
+        (
+            "pytest --npuconf-results=r.json --npuconf-report p.html --junitxml=j.xml -k 'a or b' -m x --model m",
+            "pytest --model m n",
+        ),
+        ("", ""),
+        ("pytest 'unfinished", ""),
+    ],
+)
+def test_the_command_of_one_check_writes_over_no_file(command, kept):
+    assert command_of(command, "n") == kept
+
+
+def test_required_failures_come_before_those_that_decide_nothing():
+    document = results("broken")
+    report = record(document, "audit.document")
+    report |= {"verdict": "fail"}
+    document["checks"].insert(0, report | {"check": "audit.other"})
+    view = viewed(document)
+    assert next(failure.line.check for failure in view.failures) == "modules.noise_ratio.bf16_fp32"
+    assert view.failures_total == 3
+
+
+def test_what_did_not_run_is_said_once_and_by_why():
+    document = results()
+    gone = record(document, "kl.noise_ratio.bf16_fp32")
+    document["checks"].remove(gone)
+    entry = document["models"][TINY]
+    entry |= {"missing": [gone["check"]], "status": "INCOMPLETE", "interrupted": True}
+    view = viewed(document)
+    assert view.headline == (
+        "Nothing is decided about tiny-qwen3 on cpu: 1 did not run, the run was interrupted (41 required checks)."
+    )
+    line = next(line for line in view.lines if line.check == gone["check"])
+    assert (line.word, line.measured) == ("did not run", "")
+    entry["selected"].remove(gone["check"])
+    view = viewed(with_status(document, "SUBSET"))
+    assert view.headline == "This run was narrowed to 40 of 41 required checks of tiny-qwen3: it decides nothing."
+    assert next(line for line in view.lines if line.check == gone["check"]).measured == "not selected"
+
+
+def test_an_unusable_output_and_an_unbounded_interval():
+    document = results()
+    record(document, "logits.rel_l2.fp32_fp32").update(
+        value=None, broken="NaN at prompt 1", verdict="fail", would_pass=None
+    )
+    record(document, "ppl.delta.bf16_fp32").update(interval=[None, 0.01], verdict="inconclusive")
+    text = compose(("r.json", document))
+    assert "NaN at prompt 1" in text
+    assert "[unbounded, 0.01]" in text
+
+
+def test_waived_is_neither_passed_nor_failed():
+    document = results()
+    record(document, "ppl.delta.bf16_fp32").update(verdict="fail", waived="known, see the issue")
+    view = viewed(document)
+    assert {word: count for word, _, count in view.counts} == {"pass": 40, "waived": 1}
+    assert view.failures == ()
+    assert view.headline.endswith("40 of 41 required checks passed, 1 waived.")
+    assert "known, see the issue" in compose(("r.json", document))
+
+
+def test_texts_and_lists_are_cut_and_say_so():
+    document = results()
+    answers = record(document, "functional.samples.bf16_fp32")["data"]["answers"]
+    answers["capital"]["text"] = "a" * (LONGEST + 7)
+    assert "7 more characters are in results.json" in compose(("r.json", document))
+    one = record(document, "kl.noise_ratio.bf16_fp32") | {"verdict": "fail"}
+    document["checks"] += [one | {"check": f"kl.noise_ratio{i}.bf16_fp32"} for i in range(MOST_FAILURES + 5)]
+    assert f"{5} more did not pass" in compose(("r.json", document))
+
+
+def test_a_precision_that_answers_the_same_is_not_shown_twice():
+    document = results()
+    answers = record(document, "functional.samples.bf16_fp32")["data"]["answers"]
+    assert viewed(document).samples_total == len(answers)
+
+
+def test_two_models_are_told_apart():
+    document = results()
+    document["models"]["other"] = copy.deepcopy(document["models"][TINY])
+    document["checks"] += [{**each, "model": "other"} for each in results()["checks"]]
+    text = compose(("r.json", document))
+    assert '<a href="#m1">' in text
+    assert '<a href="#m2">' in text
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+
+
+def test_a_run_without_any_model_or_record():
+    document = results()
+    empty = document | {"models": {}, "checks": []}
+    assert "NO MODEL WAS JUDGED" in compose(("r.json", empty))
+    own = record(document, "model.config") | {"model": "", "check": "own: mine"}
+    assert "own: mine" in compose(("r.json", empty | {"checks": [own]}))
+    nothing = document | {"checks": []}
+    nothing["models"][TINY] |= {"missing": nothing["models"][TINY]["required"], "status": "INCOMPLETE"}
+    assert "41 did not run" in compose(("r.json", nothing))
+
+
+def test_labels_are_on_the_page():
+    for name in ("healthy", "broken", "speed"):
+        text = compose(("r.json", results(name)))
+        assert all(f"<b>{label}</b>" in text for label in results(name)["models"][TINY]["labels"])
+
+
+# ---- pictures -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("healthy", {"modules", "kl-noise", "kl-positions", "token", "ppl", "hidden"}),
+        ("speed", {"speed-sweep", "speed-physics", "speed-run"}),
+    ],
+)
+def test_what_has_a_picture(name, expected):
+    gallery = gallery_of(run_of(results(name), TINY), "m1")
+    assert not gallery.not_drawn
+    assert gallery.overview is not None
+    keys = {picture.key for picture in gallery.pictures}
+    assert all(any(key.startswith(f"m1-{one}") for key in keys) for one in expected)
+    for picture in [gallery.overview, *gallery.pictures]:
+        assert picture.rows
+        assert {len(row) for row in picture.rows} == {len(picture.header)}
+        assert "nan" not in picture.svg.lower().replace("nano", "")
+
+
+def test_the_pages_colours_and_no_others():
+    gallery = gallery_of(run_of(results("speed"), TINY), "m1")
+    gallery.pictures += gallery_of(run_of(results(), TINY), "m2").pictures
+    left = {colour for picture in gallery.pictures for colour in re.findall(r"#[0-9a-f]{6}\b", picture.svg)}
+    assert left == set()
+    style = Path(composing.__file__).with_name("page.css").read_text(encoding="utf-8")
+    used = {name for picture in gallery.pictures for name in re.findall(r"var\(--([a-z]+)\)", picture.svg)}
+    assert used
+    assert all(f"--{name}:" in style for name in used)
+
+
+ODD = (None, "x", [1, 2], {"a": 1}, {"a": {"b": "c"}}, [{"first": "x"}, {}], {"a": None})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_data_of_another_form_loses_its_picture_and_says_so(odd):
+    for name in ("healthy", "speed"):
+        document = results(name)
+        for each in document["checks"]:
+            for key in (
+                "ratios",
+                "by_position",
+                "buckets",
+                "gaps",
+                "texts",
+                "layers",
+                "figures",
+                "sweep",
+                "tpot_ms",
+                "held",
+            ):
+                if key in each["data"]:
+                    each["data"][key] = odd
+        gallery = gallery_of(run_of(document, TINY), "m1")
+        assert len(gallery.pictures) < {"healthy": 8, "speed": 3}[name]
+
+
+def test_a_plot_of_nothing():
+    empty = {"data": {}, "value": None, "check": "x", "bound": 1.0, "sense": "<=", "labels": []}
+    for draw in (
+        precision.kl_by_position, precision.ratio_by_bucket, precision.modules, precision.top1_gaps, precision.perplexity,
+        speed.rounds, speed.steady, speed.memory, speed.sweep, speed.capacity, speed.physics,
+    ):  # fmt: skip
+        assert draw("k", empty) is None
+    assert precision.margins("k", []) is None
+    assert precision.hidden_by_layer("k", []) is None
+    with pytest.raises(ValueError, match="nothing to draw"):
+        drawing.draw_picture("k", "t", "c", (), [], print)
+
+
+@pytest.mark.parametrize(
+    ("sense", "bound", "value", "interval", "used"),
+    [
+        ("<=", 1.5, 1.2, [0.9, 1.5], (0.8, 0.6, 1.0)),
+        (">=", 0.9, 0.95, [0.9, 1.0], (0.9 / 0.95, 0.9, 1.0)),
+        (">=", 0.9, 0.0, None, (math.inf, math.inf, math.inf)),
+        ("+-", 0.02, -0.01, [-0.03, 0.01], (0.5, 0.0, 1.5)),
+        ("+-", 0.02, -0.01, [-0.03, -0.005], (0.5, 0.25, 1.5)),
+        ("<=", 1.5, 1.2, [None, None], (0.8, math.inf, math.inf)),
+    ],
+)
+def test_how_much_of_its_bound_a_check_uses(sense, bound, value, interval, used):
+    one = {"sense": sense, "bound": bound, "value": value, "interval": interval, "verdict": "pass"}
+    assert precision.bound_used(one) == pytest.approx(used)
+    assert precision.bound_used(one | {"bound": 0.0}) is None
+    assert precision.bound_used(one | {"value": None}) is None
+
+
+def test_names_are_sorted_as_people_do():
+    names = ["norm", "layers.10", "layers.2", "text 1", "512-", "64-127", "0-15"]
+    assert sorted(names, key=drawing.natural) == ["0-15", "64-127", "512-", "layers.2", "layers.10", "text 1", "norm"]
+
+
+def test_a_page_has_an_end():
+    gallery = gallery_of(run_of(results(), TINY), "m1")
+    for i in range(MOST):
+        gallery.add(f"one {i}", lambda: gallery.pictures[0])
+    assert len(gallery.pictures) == MOST
+    assert "at most 16 pictures" in gallery.not_drawn[0]
+
+
+def test_a_page_that_would_be_too_large_leaves_pictures_out_and_says_so(monkeypatch):
+    monkeypatch.setattr(composing, "MOST_BYTES", 200_000)
+    text = compose(("r.json", results()))
+    assert len(text.encode()) < 200_000
+    assert "the page would pass 200,000 bytes" in text
+    monkeypatch.setattr(composing, "MOST_BYTES", 1_000)
+    with pytest.raises(SettingsError, match="bytes without pictures"):
+        compose(("r.json", results()))
+
+
+# ---- two runs, and many -------------------------------------------------------------------------------------------------
+
+
+def one(value, interval=None, sense="<=", metric="m", broken=""):
+    return {"value": value, "interval": interval, "sense": sense, "metric": metric, "broken": broken}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        (one(1.0, [0.9, 1.1]), one(1.05, [0.95, 1.15]), "within the intervals"),
+        (one(1.0, [0.9, 1.1]), one(1.5, [1.4, 1.6]), "worse"),
+        (one(1.5, [1.4, 1.6]), one(1.0, [0.9, 1.1]), "better"),
+        (one(1.0, [0.9, 1.1], ">="), one(1.5, [1.4, 1.6], ">="), "better"),
+        (one(0.01, [0.008, 0.012], "+-"), one(-0.03, [-0.032, -0.028], "+-"), "worse"),
+        (one(-0.03, [-0.032, -0.028], "+-"), one(0.01, [0.008, 0.012], "+-"), "better"),
+        (one(1.0, [0.9, 1.1], None), one(1.5, [1.4, 1.6], None), "changed"),
+        (one(1.0), one(1.0), "same"),
+        (one(1.0), one(1.1), "not told"),
+        (one(1.0, metric="a"), one(1.0, metric="b"), "not told"),
+        (one(None, broken="NaN"), one(None, broken="NaN"), "same"),
+        (one(None, broken="NaN"), one(1.0), "not told"),
+        (one(1.0, [None, 1.1]), one(9.0, [8.9, None]), "worse"),
+        (one(9.0, [8.9, None]), one(1.0, [None, 1.1]), "better"),
+        (one(1.0, [0.9, None]), one(9.0, [8.9, 9.1]), "within the intervals"),
+    ],
+)
+def test_whether_a_figure_changed(old, new, word):
+    assert difference(old, new) == word
+
+
+def test_the_interval_of_a_difference_is_that_of_mover():
+    """Two normal means with standard errors 3 and 4: their difference has 5."""
+    z = 1.96
+    low, high = interval_of_difference(one(10.0, [10 - 3 * z, 10 + 3 * z]), one(20.0, [20 - 4 * z, 20 + 4 * z]))
+    assert (low, high) == pytest.approx((10 - 5 * z, 10 + 5 * z))
+    assert interval_of_difference(one(1.0, [None, 2.0]), one(2.0, [1.5, 3.0]))[1] == math.inf
+
+
+def test_a_comparison_says_what_turned_and_what_else_is_not_the_same():
+    old, new = results(), results("broken")
+    found = compare(old, new, ("old.json", "new.json"))
+    first = found.changes[0]
+    assert (first.check, first.before_word, first.after_word, first.worse) == (
+        "modules.noise_ratio.bf16_fp32",
+        "pass",
+        "fail",
+        True,
+    )
+    assert found.statuses == ((TINY, "CONFORMANT", "NOT CONFORMANT"),)
+    assert ("fault", "", "dead-weight-row") in found.conditions
+    assert found.counts["only in one"] == sum(1 for each in old["checks"] if "fp32_fp32" in each["check"])
+    text = compose(("new.json", new), [("old.json", old)])
+    assert "pass → fail" in text
+    assert "run by run" not in text  # two runs are no trend
+
+
+def test_a_run_against_itself_has_changed_in_nothing():
+    found = compare(results(), results(), ("a", "b"))
+    assert found.counts == {"same": len(results()["checks"])}
+    assert found.conditions == ()
+    assert "Device, versions, settings and card are the same." in compose(("b", results()), [("a", results())])
+
+
+def test_the_latest_of_several_earlier_runs_is_compared_whatever_their_order():
+    runs = [(f"{month}.json", results() | {"created": f"2026-0{month}-01T00:00:00+00:00"}) for month in (3, 1, 2)]
+    text = compose(("now.json", results()), runs)
+    assert "<code>3.json (2026-03-01" in text
+    order = [text.index(f"{month}.json</th>") for month in (1, 2, 3)]
+    assert order == sorted(order)
+    assert "tiny-qwen3, run by run" in text
+
+
+def test_two_models_cannot_be_compared():
+    other = results()
+    other["models"] = {"other": other["models"][TINY]}
+    with pytest.raises(SettingsError, match=re.escape("a.json has no model of b.json: other against tiny-qwen3")):
+        compose(("b.json", results()), [("a.json", other)])
+    with pytest.raises(SettingsError, match="a has no model"):
+        history(TINY, [("a", other)], "h")
+
+
+def test_a_long_history_ends():
+    many = [
+        (str(i), results() | {"created": f"2026-01-01T00:00:{i % 60:02}.{i:06}+00:00"}) for i in range(MOST_RUNS + 3)
+    ]
+    found = history(TINY, many, "h")
+    assert (len(found.runs), found.left_out) == (MOST_RUNS, 3)
+    assert found.picture is not None
+    assert found.runs[0][2] == "CONFORMANT"
+
+
+def test_size_against_quality_of_the_same_tokens_only():
+    assert compression([("a", results())], "c") is None  # one size
+    small = results()
+    record(small, "model.weight_size")["value"] /= 4
+    for text in record(small, "ppl.delta.bf16_fp32")["data"]["texts"].values():
+        text["candidate_nll"] += 0.1 * text["tokens"]
+    found = compression([("a", results()), ("b", small)], "c")
+    rows = {(float(size), words): float(quality) for words, size, quality in found.rows}
+    sizes = sorted({size for size, _ in rows})
+    assert sizes == pytest.approx([7484912 / 4, 7484912], rel=1e-3)
+    label = "tiny-qwen3, bfloat16"
+    assert rows[sizes[0], label] / rows[sizes[1], label] == pytest.approx(math.exp(0.1), rel=1e-3)
+    for text in record(small, "ppl.delta.bf16_fp32")["data"]["texts"].values():
+        text["tokens"] += 1  # another tokenizer
+    for text in record(small, "ppl.delta.fp32_fp32")["data"]["texts"].values():
+        text["tokens"] += 2
+    assert compression([("a", results()), ("b", small)], "c") is None
+    record(small, "ppl.delta.bf16_fp32")["data"]["texts"] = {"x": 3}
+    assert "Size against quality" not in compose(("a", results()), [("b", small)])
+
+
+# ---- faults -------------------------------------------------------------------------------------------------------------
+
+
+CAMPAIGN = {
+    "model": "m", "labels": ["CPU"], "command": "npuconf faults --model m",
+    "summary": {"overall": {"caught": 1, "quiet": 1, "error": 0}},
+    "faults": [
+        {
+            "name": "dead-weight-row", "description": "one row <b>is</b> zero", "outcome": "caught", "benign": False,
+            "runs": {
+                "float32": {"status": "judged", "failed": ["kl.noise_ratio.fp32_fp32"], "inconclusive": [], "guilty": ["a.b"]},
+                "bfloat16": {"status": "judged", "failed": [], "inconclusive": ["ppl.delta.bf16_fp32"], "guilty": []},
+                "float16": {"status": "inapplicable"},
+            },
+        },
+        {"name": "benign-split-k", "description": "d", "outcome": "quiet", "benign": True, "runs": {}},
+    ],
+}  # fmt: skip
+
+
+def test_the_fault_matrix(tmp_path):
+    path = tmp_path / "faults.json"
+    path.write_text(json.dumps(CAMPAIGN))
+    matrix = read_matrix(path)
+    assert matrix.columns == ("kl.noise_ratio", "ppl.delta")
+    assert matrix.rows[0].cells == (("caught", "float32"), ("unsure", "bfloat16"))
+    assert matrix.rows[0].module == "a.b"
+    assert matrix.summary == {"caught": 1, "quiet": 1}
+    text = compose(("r.json", results()), matrices=[matrix])
+    assert "one row &lt;b&gt;is&lt;/b&gt; zero" in text
+    assert "benign-split-k (benign)" in text
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"faults": 3}', json.dumps(CAMPAIGN | {"faults": [{}]}), json.dumps(CAMPAIGN | {"summary": {}})],
+)
+def test_what_is_no_campaign_is_refused(tmp_path, content):
+    path = tmp_path / "faults.json"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match="is not the JSON of a campaign") as told:
+        read_matrix(path)
+    assert "npuconf faults" in told.value.mend
+    with pytest.raises(SettingsError, match="cannot read"):
+        read_matrix(tmp_path / "none.json")
+
+
+# ---- the command --------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_beside_the_results(tmp_path, capsys):
+    path = tmp_path / "r.json"
+    path.write_bytes((DATA / "healthy.json").read_bytes())
+    assert main(["report", str(path)]) == 0
+    assert (tmp_path / "r.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert "r.html" in capsys.readouterr().out
+    assert main(["report", str(path), "--out", str(tmp_path / "p.html"), "--earlier", str(DATA / "broken.json")]) == 0
+    assert "fail → pass" in (tmp_path / "p.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["none.json"], "cannot read"),
+        (["r.json", "--out", "r.json"], "would be written over"),
+        (["r.json", "--earlier", "old.json", "--out", "old.json"], "would be written over"),
+        (["old.json"], "schema_version is 99"),
+        (["nan.json"], "NaN"),
+        (["r.json", "--out", "folder"], "folder"),
+        (["r.json", "--faults", "r.json"], "is not the JSON of a campaign"),
+    ],
+)
+def test_what_the_command_refuses_leaves_nothing(tmp_path, monkeypatch, capsys, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    data = (DATA / "healthy.json").read_text(encoding="utf-8")
+    (tmp_path / "r.json").write_text(data, encoding="utf-8")
+    (tmp_path / "old.json").write_text('{"schema_version": 99}', encoding="utf-8")
+    (tmp_path / "nan.json").write_text(data.replace('"exit_status": 0', '"exit_status": NaN'), encoding="utf-8")
+    (tmp_path / "folder").mkdir()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert main(["report", *arguments]) == 1
+    assert says in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
+def test_a_missing_library_is_named_with_what_installs_it(monkeypatch, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(SettingsError, match=f"needs {library}") as told:
+        compose(("r.json", results()))
+    assert told.value.mend == "pip install 'pytest-npuconf[report]'"
