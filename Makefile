@@ -17,8 +17,9 @@ WORKERS ?= 2
 CAMPAIGN = $(VENV)/bin/npuconf faults --jobs $(WORKERS) --leave-out functional.samples
 SHORT_CAMPAIGN = nan-weight attention-scale-2% window-imposed dead-weight-row kv-page-lost batch-cross-talk first-call \
   benign-split-k benign-fused-norm
-# Sockets, processes and command lines: nothing of theirs depends on what is pinned, and they take minutes.
-PINLESS = openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers load load_sweep \
+# Sockets, processes, command lines, texts: nothing of theirs depends on what is pinned, and they take minutes.
+PINLESS = audit_command audit_corpus audit_numbers audit_output audit_rules_numeric audit_rules_sentences audit_rules_textual \
+  audit_text ascend_page bundle card_page guide terminal openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers load load_sweep \
   load_agreement speed_faults
 RESULTS ?= results
 MODELS = tiny-qwen3 smollm2-135m-instruct tiny-qwen3-reranker
@@ -79,7 +80,7 @@ test-pins: $(PINS)/.wheel  ## the built wheel beside an Ascend host's pins: unit
 	$(PINS)/bin/pytest tests/unit tests/property tests/plugin/test_packaging.py $(PINLESS:%=--ignore tests/unit/test_%.py) -m "not slow" -n $(WORKERS) --dist worksteal --durations 15
 	rm -rf build/empty && mkdir -p build/empty
 	cd build/empty && $(abspath $(PINS))/bin/pytest --model tiny-qwen3
-	cd build/empty && $(abspath $(PINS))/bin/pytest --model smollm2-135m-instruct --npuconf-reference stored
+	cd build/empty && $(abspath $(PINS))/bin/pytest --model smollm2-135m-instruct --npuconf-reference stored --npuconf-precision bfloat16
 
 lint: $(VENV)/.dev  ## format, lint, types
 	$(VENV)/bin/ruff format --check .

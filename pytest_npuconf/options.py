@@ -297,12 +297,13 @@ def _storing(verb: str, values: Mapping[str, Any], environ: Mapping[str, str]) -
         raise SettingsError(f"{flag} needs a live reference", mend="drop --npuconf-reference stored")
     if verb == "calibrate" and values["record"]:
         raise SettingsError(f"{flag} with --npuconf-record", mend="record in a run of its own: it must be conformant")
-    for written in ("results", "report"):
-        if verb == "calibrate" and values[written]:
-            raise SettingsError(
-                f"{flag} with --npuconf-{written}: nothing is judged, and a calibration has a file of its own",
-                mend=f"drop --npuconf-{written} (or -o npuconf_{written}=)",
-            )
+    file = next((name for name in ("results", "report") if values[name]), None)
+    if verb == "calibrate" and file is not None:
+        other = f"--npuconf-{file}"
+        raise SettingsError(
+            f"{flag} with {other}: nothing is judged, and a calibration has a file of its own",
+            mend=f"drop {other} (or -o npuconf_{file}=)",
+        )
     return True
 
 

@@ -366,13 +366,14 @@ class RunPlugin:
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if not self.config.option.collectonly:
-            notes = [*findings(self.records), *self.plan.calibrations.not_used, *self._unused()]
+            notes = [*findings(self.records), *self._unused()]
             notes += [
                 f"{m}: {c} is not asked: {why}" for m, out in self.plan.left_out.items() for c, why in out.items()
             ]
             terminal_summary.summary(
                 terminalreporter, self.plan, self.records, self.closings, self.claims_line,
-                verbosity=self.config.get_verbosity(), notes=notes, files=self.recording_lines,
+                verbosity=self.config.get_verbosity(), notes=notes,
+                files=[*self.plan.calibrations.not_used, *self.recording_lines],
             )  # fmt: skip
 
     def _unused(self) -> list[str]:

@@ -79,7 +79,7 @@ def section_lines(
         claims: the line that counts them.
         heads: on what each model was judged, in words.
         verbosity: pytest's own. Below 0: what is wrong, files, closing lines; above 0: a line for every check.
-        notes: lines that a reader should know; files: lines about files that were written, or were not.
+        notes: lines that a reader should know; files: lines about files that were written, or not, or not used.
         steps: what to do next.
     """
     of: dict[str, list[Record]] = {}

@@ -6,6 +6,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from pytest_npuconf.report.page import advice
 from pytest_npuconf.report.page.compose import MOST_BYTES, compose
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2><a href='javascript:window.pwned=3'>&\"'`${1}{{2}}"
@@ -37,7 +38,7 @@ def test_the_verdict_stands_above_all_else_and_failures_come_next(visit, results
     failure = page.locator("article.failure").first
     expect(failure).to_contain_text("modules.noise_ratio.bf16_fp32")
     expect(failure).to_contain_text("model.layers.3.mlp.up_proj")
-    expect(failure).to_contain_text("Look at the module that is named")
+    expect(failure).to_contain_text(advice.then("modules.noise_ratio"))
     assert failure.bounding_box()["y"] < 800  # on the first screen
     headings = page.locator("main h2").all_text_contents()
     assert headings[:2] == ["What failed, where, and what to do", "Every check, with its margin"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+import pytest
+
 SCRIPT = """
 import json, resource, sys, threading, time
 import psutil, torch
@@ -52,6 +54,7 @@ print(json.dumps({"grown": peak - before, "positions": measurements.kl_ratio(com
 """
 
 
+@pytest.mark.slow
 def test_four_thousand_positions_of_a_large_vocabulary_stay_below_a_gigabyte(pytester, monkeypatch, tmp_path, request):
     monkeypatch.setenv("PYTHONPATH", str(request.config.rootpath))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # another worker runs beside

@@ -231,6 +231,7 @@ INI = {
     "weights": ("/w", {"weights": Path("/w")}),
     "baselines": ("/b", {"baselines": Path("/b")}),
     "results": ("/r", {"results": Path("/r")}),
+    "report": ("/p.html", {"report": Path("/p.html")}),
     "fault": ("f", {"fault": "f"}),
     "record": ("on", {"record": True}),
     "calibrate": ("on", {"calibrate": True}),

@@ -24,6 +24,7 @@ from pytest_npuconf.report.page.view import LONGEST, MOST_FAILURES, command_of, 
 from pytest_npuconf.report.pictures import drawing, precision, speed
 from pytest_npuconf.report.reading import read_results
 from pytest_npuconf.report.run import run_of
+from tests.benchmarks import gate_advice
 
 DATA = Path(__file__).parent.parent / "data" / "card"
 TINY = "tiny-qwen3"
@@ -49,9 +50,12 @@ def with_status(document, status, **more):
 # ---- what it says of a run ----------------------------------------------------------------------------------------------
 
 
-def test_every_check_is_explained():
+def test_every_check_is_explained_as_the_guide_explains_it():
     assert set(advice.advised()) == set(CHECKS)
     assert all(advice.asks(name).endswith("?") and advice.then(name) for name in CHECKS)
+    assert (
+        gate_advice.ADVICE.read_text(encoding="utf-8") == gate_advice.advice()
+    )  # python -m tests.benchmarks.gate_advice --write
     assert (advice.asks("own: mine"), advice.then("own: mine")) == ("", "")
 
 
@@ -321,10 +325,10 @@ def one(value, interval=None, sense="<=", metric="m", broken=""):
         (one(-0.03, [-0.032, -0.028], "+-"), one(0.01, [0.008, 0.012], "+-"), "better"),
         (one(1.0, [0.9, 1.1], None), one(1.5, [1.4, 1.6], None), "changed"),
         (one(1.0), one(1.0), "same"),
-        (one(1.0), one(1.1), "not told"),
-        (one(1.0, metric="a"), one(1.0, metric="b"), "not told"),
+        (one(1.0), one(1.1), "cannot be told"),
+        (one(1.0, metric="a"), one(1.0, metric="b"), "cannot be told"),
         (one(None, broken="NaN"), one(None, broken="NaN"), "same"),
-        (one(None, broken="NaN"), one(1.0), "not told"),
+        (one(None, broken="NaN"), one(1.0), "cannot be told"),
         (one(1.0, [None, 1.1]), one(9.0, [8.9, None]), "worse"),
         (one(9.0, [8.9, None]), one(1.0, [None, 1.1]), "better"),
         (one(1.0, [0.9, None]), one(9.0, [8.9, 9.1]), "within the intervals"),
@@ -441,7 +445,7 @@ def test_the_fault_matrix(tmp_path):
     path.write_text(json.dumps(CAMPAIGN))
     matrix = read_matrix(path)
     assert matrix.columns == ("kl.noise_ratio", "ppl.delta")
-    assert matrix.rows[0].cells == (("caught", "float32"), ("unsure", "bfloat16"))
+    assert matrix.rows[0].cells == (("caught", "fp32"), ("unsure", "bf16"))
     assert matrix.rows[0].module == "a.b"
     assert matrix.summary == {"caught": 1, "quiet": 1}
     text = compose(("r.json", results()), matrices=[matrix])

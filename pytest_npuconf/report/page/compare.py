@@ -12,7 +12,7 @@ from pytest_npuconf.report.page.view import measured, word_of
 from pytest_npuconf.report.reading import Results
 
 MOST_ROWS = 400
-_ORDER = ("verdict", "worse", "better", "changed", "only in one", "not told", "within the intervals", "same")
+_ORDER = ("verdict", "worse", "better", "changed", "cannot be told", "within the intervals", "same", "only in one")
 _WORSE = {"pass": 0, "waived": 1, "reported": 1, "inconclusive": 2, "fail": 3}
 
 
@@ -30,8 +30,8 @@ class Change:
 
     @property
     def turned(self) -> bool:
-        """Whether the verdict is another."""
-        return self.before_word != self.after_word
+        """Whether both runs have a verdict, and it is another."""
+        return self.word != "only in one" and self.before_word != self.after_word
 
     @property
     def worse(self) -> bool:
@@ -70,9 +70,7 @@ def compare(before: Results, after: Results, names: tuple[str, str]) -> Comparis
         )
     old, new = _records(before, common), _records(after, common)
     changes = [_change(key, old.get(key), new.get(key)) for key in dict.fromkeys([*new, *old])]
-    changes.sort(
-        key=lambda change: _ORDER.index("verdict" if change.turned and change.word != "only in one" else change.word)
-    )
+    changes.sort(key=lambda change: _ORDER.index("verdict" if change.turned else change.word))
     words = [change.word for change in changes]
     return Comparison(
         f"{names[0]} ({before['created']})",
@@ -93,7 +91,7 @@ def _records(results: Results, models: list[str]) -> dict[tuple[str, str], Recor
 
 def _change(key: tuple[str, str], old: Record | None, new: Record | None) -> Change:
     word = difference(old, new) if old is not None and new is not None else "only in one"
-    texts = ["did not run" if record is None else measured(record) for record in (old, new)]
+    texts = ["not in it" if record is None else measured(record) for record in (old, new)]
     words = ["did not run" if record is None else word_of(record) for record in (old, new)]
     return Change(key[0], key[1], texts[0], texts[1], words[0], words[1], word)
 
@@ -106,12 +104,14 @@ def difference(old: Record, new: Record) -> str:
     """
     if old["value"] is None or new["value"] is None or old["metric"] != new["metric"]:
         return (
-            "same" if old["value"] is None and new["value"] is None and old["broken"] == new["broken"] else "not told"
+            "same"
+            if old["value"] is None and new["value"] is None and old["broken"] == new["broken"]
+            else "cannot be told"
         )
     if old["value"] == new["value"]:
         return "same"
     if old["interval"] is None or new["interval"] is None:
-        return "not told"
+        return "cannot be told"
     low, high = interval_of_difference(old, new)
     if low <= 0 <= high:
         return "within the intervals"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.precisions import SHORT
 from pytest_npuconf.report.run import name_of
 from pytest_npuconf.report.strict_json import read_json
 
@@ -71,12 +72,19 @@ def _matrix(told: Mapping[str, Any]) -> FaultMatrix:
     )
 
 
+def _short(precision: str) -> str:
+    """As in the names of checks: ``bf16`` of ``bfloat16``; another word as it is."""
+    return SHORT.get(precision, precision)
+
+
 def _row(fault: Mapping[str, Any], columns: list[str]) -> FaultRow:
     runs = {p: run for p, run in fault["runs"].items() if run.get("status") == "judged"}
     cells = []
     for column in columns:
-        caught = [p for p, run in runs.items() if any(name_of(check) == column for check in run["failed"])]
-        unsure = [p for p, run in runs.items() if any(name_of(check) == column for check in run["inconclusive"])]
+        caught = [_short(p) for p, run in runs.items() if any(name_of(check) == column for check in run["failed"])]
+        unsure = [
+            _short(p) for p, run in runs.items() if any(name_of(check) == column for check in run["inconclusive"])
+        ]
         cells.append(("caught", ", ".join(caught)) if caught else ("unsure", ", ".join(unsure)) if unsure else ("", ""))
     guilty = next((str(name) for run in runs.values() for name in run.get("guilty", [])), "")
     return FaultRow(
