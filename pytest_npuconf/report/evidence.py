@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,18 +31,24 @@ def prepare(settings: Settings) -> None:
             raise SettingsError(
                 f"--npuconf-report and --npuconf-results name one file: {settings.report}", mend="give each its own"
             )
-    for path in (settings.results, settings.report):
+    for flag, path in (("--npuconf-results", settings.results), ("--npuconf-report", settings.report)):
         if path is not None:
-            _expect_folder(path)
+            _expect_writable(flag, path)
             results.put_aside(path)
 
 
-def _expect_folder(path: Path) -> None:
-    """Better now than after the run."""
+def _expect_writable(flag: str, path: Path) -> None:
+    """Refuse a file that could not be written at the end, before hours of work."""
+    if path.is_dir():
+        raise SettingsError(f"{flag} {path} is a folder", mend=f"{flag} {path / 'FILE'}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
     except OSError as error:
-        raise SettingsError(f"{path}: {error}", mend="name a FILE in a folder you can write to") from error
+        raise SettingsError(
+            f"{flag} {path}: its folder cannot be written: {error}", mend="name a file in a folder you can write to"
+        ) from error
 
 
 def write(

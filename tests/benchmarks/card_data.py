@@ -7,6 +7,8 @@ Run: ``python -m tests.benchmarks.card_data FULL.json tests/data/card/NAME.json`
   --npuconf-results FULL.json``
 - speed: ``pytest --model tiny-qwen3 --npuconf-engine server --npuconf-precision bfloat16 -k speed --npuconf-results FULL.json``,
   with vLLM on a CPU that had other work, so that speed.steady fails
+- smollm2: ``pytest --model smollm2-135m-instruct --npuconf-reference stored --npuconf-results FULL.json``
+- reranker, minilm: ``pytest --model tiny-qwen3-reranker --npuconf-engine server --npuconf-results FULL.json``, and ``minilm-l6-v2``
 
 Nothing is changed but what is left out, and the folders of the host.
 """

@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_made_is_said_before_anything_is_measured(run, p
     (pytester.path / "taken").write_text("a file, not a folder")
     result = run(*FLOAT32, option, "taken/it")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*taken*", "*name a FILE in a folder you can write to*"])
+    result.stderr.fnmatch_lines(["*taken*", "*name a file in a folder you can write to*"])
 
 
 def test_a_page_that_can_no_longer_be_written_loses_no_results(run, pytester):

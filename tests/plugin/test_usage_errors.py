@@ -241,4 +241,4 @@ def test_help_is_pinned(run):
     if os.environ.get("REGENERATE"):
         path.write_text("\n".join(shown) + "\n")
     assert shown == path.read_text().splitlines()
-    assert len(ini) == 16
+    assert len(ini) == 17

@@ -30,10 +30,12 @@ class Run:
 
     def __init__(self, folder, *more):
         self.marker, self.output = str(folder), folder / "output"
+        # what is waited for: in a log, progress is told after five silent seconds only
+        (folder / "loud.py").write_text("import pytest_npuconf.progress as p\np.QUIET_SECONDS = 0.0\n")
         environment = {n: v for n, v in os.environ.items() if not n.startswith(("PYTEST_", "NPUCONF_"))}
         with self.output.open("wb") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *COMMAND, *more],
+                [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "loud", *COMMAND, *more],
                 cwd=folder, env={**environment, "TEST_SERVING_ENDS": self.marker}, stdout=out, stderr=subprocess.STDOUT,
             )  # fmt: skip
 

@@ -42,7 +42,7 @@ def half_a_sum(tmp_path):
 
 def test_two_processes_give_the_references_answers(run_pytest):
     done = run_pytest(
-        "--model", MODEL, "--npuconf-engine", "server", "--npuconf-precision", "bfloat16", "-k", "parallel"
+        "--model", MODEL, "--npuconf-engine", "server", "--npuconf-precision", "bfloat16", "-v", "-k", "parallel"
     )
     assert done.returncode == 1  # a SUBSET decides nothing
     assert "SUBSET: 2 of" in done.stdout

@@ -114,8 +114,8 @@ def kl_by_position(key: str, record: Record) -> Picture | None:
     return draw_picture(
         key,
         f"KL by position, {record['check']}",
-        "Divergence of the candidate's next-token distribution from the reference's. Inside the band is rounding; a "
-        f"line that leaves it at some position is a fault that begins there.{said}",
+        "Divergence of the candidate's next-token distribution from the reference's. Near the band is rounding; a line that "
+        f"leaves it many times over from some position on is a fault that begins there.{said}",
         ("positions", "n", "candidate", "mean rounding", "noisiest rounding"),
         [
             (f"{p['first']}-{p['last']}", p["positions"], p["candidate"], p["typical_rounding"], p["noisiest_rounding"])
