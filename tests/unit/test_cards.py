@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import hashlib
 import re
 import textwrap
 
@@ -74,7 +75,7 @@ def waiver(**keys):
 def test_one_line_is_a_card_and_the_rest_is_defaults(tmp_path):
     card = loaded(tmp_path, 'name = "mine"\n')
     assert dataclasses.replace(card, logits_prompts=(), hidden_inputs=(), perplexity_texts=(), long_texts=()) == Card(
-        name="mine", path=tmp_path / "card.toml", title="mine"
+        name="mine", path=tmp_path / "card.toml", title="mine", sha256=hashlib.sha256(b'name = "mine"\n').hexdigest()
     )
     assert (card.kind, card.stand_in, card.precisions) == ("model", False, ("float32", "bfloat16"))
 
