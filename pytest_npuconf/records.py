@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from pytest_npuconf.claims import ClaimResult
-from pytest_npuconf.gates import Gate, Measurement, Row, Verdict
+from pytest_npuconf.gates import Gate, Measurement, Row, Sense, Verdict
 
 Record = dict[str, Any]
 
@@ -94,6 +94,17 @@ def _claim(result: ClaimResult) -> Record:
 
 def _row(row: Row) -> Record:
     return {"place": row.place, "value": _number(row.value), "detail": row.detail}
+
+
+def settling(record: Record) -> str:
+    """``about 12 documents would settle it (now 6)``, of an inconclusive record, as its failure said."""
+    low, high = record["interval"]
+    ends = (-math.inf if low is None else low, math.inf if high is None else high)
+    measured = Measurement(record["metric"], record["value"], n=record["n"], interval=ends)
+    verdict = Gate(record["check"], record["bound"], Sense(record["sense"])).judge(measured)
+    n, of = verdict.settle_n, record["of"]
+    enough = f"about {n} {of}" if n is not None else f"no number of {of} that can be told from this"
+    return f"{enough} would settle it (now {record['n']})"
 
 
 def _number(value: float) -> float | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_npuconf.conformance import Closing
-from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.errors import NpuconfError, SettingsError
 from pytest_npuconf.options import Settings
 from pytest_npuconf.records import Record
 from pytest_npuconf.report import results
@@ -73,5 +73,13 @@ def write(
     if settings.report is not None:
         from pytest_npuconf.report.page.compose import compose, write_page
 
-        name = str(settings.results or "this run")
-        write_page(settings.report, compose((name, document), announce=announce), "--npuconf-report")
+        try:
+            text = compose((str(settings.results or "this run"), document), announce=announce)
+        except NpuconfError:
+            raise
+        except Exception as error:  # whatever it is, the verdict must still be printed
+            raise SettingsError(
+                f"the report: {type(error).__name__}: {error}",
+                mend="keep --npuconf-results FILE; npuconf report FILE tells more. Please report this",
+            ) from error
+        write_page(settings.report, text, "--npuconf-report")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import shlex
 from collections.abc import Sequence
 
 from pytest_npuconf.conformance import Closing, Status
-from pytest_npuconf.gates import Gate, Measurement, Sense
 from pytest_npuconf.options import Settings
-from pytest_npuconf.records import Record
+from pytest_npuconf.records import Record, settling
 from pytest_npuconf.report.terminal import urgency
 
 MOST = 2
@@ -84,14 +82,7 @@ def _named(listed: set[tuple[str, str]], records: Sequence[Record]) -> list[Reco
 
 
 def _settling(record: Record) -> str:
-    """How many samples would settle an inconclusive check, as its failure said."""
-    low, high = record["interval"]
-    ends = (-math.inf if low is None else low, math.inf if high is None else high)
-    measured = Measurement(record["metric"], record["value"], n=record["n"], interval=ends)
-    verdict = Gate(record["check"], record["bound"], Sense(record["sense"])).judge(measured)
-    n, of = verdict.settle_n, record["of"]
-    enough = f"about {n} {of}" if n is not None else f"no number of {of} that can be told from this"
-    return f"{record['check']} straddles its bound: {enough} would settle it (now {record['n']})"
+    return f"{record['check']} straddles its bound: {settling(record)}"
 
 
 def _whole(settings: Settings) -> str:

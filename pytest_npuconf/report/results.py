@@ -67,7 +67,7 @@ def write(path: Path, results: dict[str, Any]) -> None:
     """
     text = json.dumps(results, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     try:
-        write_atomically(path, f"{text}\n".encode())
+        write_atomically(path, f"{text}\n".encode(errors="replace"))  # half of a surrogate pair is no text
     except OSError as error:
         raise SettingsError(f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to") from error
 

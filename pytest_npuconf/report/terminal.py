@@ -125,7 +125,7 @@ def _value(value: float | None) -> str:
 
 def not_written(reason: str) -> Closing:
     """The line for results that could not be written at the end."""
-    return Closing("", Status.INCOMPLETE, f"INCOMPLETE: the results were not written: {reason}", (), (), (), ())
+    return Closing("", Status.INCOMPLETE, f"INCOMPLETE: not written: {reason}", (), (), (), ())
 
 
 def fault_list(faults: list[Fault]) -> str:

@@ -8,6 +8,8 @@ from playwright.sync_api import expect
 
 from pytest_npuconf.report.page import advice
 from pytest_npuconf.report.page.compose import MOST_BYTES, compose
+from pytest_npuconf.report.page.matrix import read_matrix
+from tests.browser.conftest import as_file
 
 HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=2><a href='javascript:window.pwned=3'>&\"'`${1}{{2}}"
 
@@ -41,7 +43,7 @@ def test_the_verdict_stands_above_all_else_and_failures_come_next(visit, results
     expect(failure).to_contain_text(advice.then("modules.noise_ratio"))
     assert failure.bounding_box()["y"] < 800  # on the first screen
     headings = page.locator("main h2").all_text_contents()
-    assert headings[:2] == ["What failed, where, and what to do", "Every check, with its margin"]
+    assert headings[:3] == ["NOT CONFORMANT", "What failed, where, and what to do", "Every check, with its margin"]
 
 
 def test_ids_are_unique_and_every_reference_has_its_target(visit, results):
@@ -247,3 +249,39 @@ def test_a_comparison_and_a_history(visit, results):
     expect(page.get_by_role("region", name="Conditions")).to_contain_text("dead-weight-row")
     assert page.locator("section[aria-label='History: tiny-qwen3'] tbody tr").count() >= 3
     quiet(page)
+
+
+def test_on_paper_it_is_dark_on_white_whatever_the_screen(visit, results):
+    page = visit(results("healthy"), color_scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    ink = page.locator("figure svg text").first.evaluate("e => getComputedStyle(e).fill")
+    assert luminance(ink) < 0.05
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_fault_matrix_can_be_read_on_any_screen(visit, results, tmp_path, width):
+    """Words are whole, and what is wider than the screen scrolls in its own place."""
+    checks = [f"group{i}.a_long_name_of_a_check" for i in range(12)]
+    runs = {
+        precision: {
+            "status": "judged",
+            "failed": [f"{check}.bf16_fp32" for check in checks],
+            "inconclusive": [],
+            "guilty": ["a.b"],
+        }
+        for precision in ("float32", "bfloat16")
+    }
+    fault = {
+        "name": "dead-weight-row",
+        "description": "one row of one MLP weight is zero",
+        "outcome": "caught",
+        "benign": False,
+    }
+    campaign = {"model": "m", "labels": ["CPU"], "command": "npuconf faults", "summary": {"overall": {"caught": 1}}}
+    path = as_file(tmp_path / "faults.json", campaign | {"faults": [fault | {"runs": runs}]})
+    page = visit(results("healthy"), matrices=[read_matrix(path)], viewport={"width": width, "height": 800})
+    row = page.locator("table.matrix tbody tr").first
+    assert row.bounding_box()["height"] < 160
+    region = page.get_by_role("region", name="Fault matrix")
+    assert region.evaluate("e => e.scrollWidth > e.clientWidth")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -449,7 +449,7 @@ def test_of_several_models_the_worst_status_decides():
 
 def test_files_that_were_not_written_are_the_next_thing():
     records = [record("kl.a")]
-    unwritten = Closing("", Status.INCOMPLETE, "INCOMPLETE: the results were not written", (), (), (), ())
+    unwritten = Closing("", Status.INCOMPLETE, "INCOMPLETE: not written", (), (), (), ())
     (line,) = steps(records, closings=[closed(records), unwritten])
     assert line.startswith("next: with files in a folder that can be written: pytest ")
 

@@ -41,7 +41,17 @@ def run(parsed: argparse.Namespace) -> int:
     if out.resolve() in [path.resolve() for path in read]:
         raise SettingsError(f"{out} would be written over: it is one of the results", mend="--out with another name")
     results = read_results(parsed.results)
-    earlier = [(str(path), read_results(path)) for path in parsed.earlier]
+    earlier = []
+    for path in parsed.earlier:
+        other = read_results(path)
+        if other == results:
+            print(f"{path} is the run itself: left out")
+        elif other["created"] > results["created"]:
+            raise SettingsError(
+                f"{path} is later than {parsed.results}", mend="--earlier takes older runs: exchange them"
+            )
+        else:
+            earlier.append((str(path), other))
     matrices = [read_matrix(path) for path in parsed.faults]
     text = compose((str(parsed.results), results), earlier, matrices)
     write_page(out, text, "--out")

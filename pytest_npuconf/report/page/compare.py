@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.records import Record
-from pytest_npuconf.report.page.view import measured, word_of
+from pytest_npuconf.report.page.lines import gate_of, measured, word_of
 from pytest_npuconf.report.reading import Results
 
 MOST_ROWS = 400
@@ -41,7 +41,8 @@ class Change:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``changes`` sorted, what matters first; ``conditions``: facts that are not the same, before and after."""
+    """``changes`` sorted, what matters first; ``conditions``: facts that are not the same, before and after; ``alone``: models
+    that only one run has."""
 
     before: str
     after: str
@@ -49,6 +50,7 @@ class Comparison:
     total: int
     counts: Mapping[str, int]
     statuses: tuple[tuple[str, str, str], ...]
+    alone: tuple[str, ...]
     conditions: tuple[tuple[str, str, str], ...]
     compared: int
 
@@ -79,19 +81,31 @@ def compare(before: Results, after: Results, names: tuple[str, str]) -> Comparis
         len(changes),
         {word: words.count(word) for word in _ORDER if word in words},
         tuple((model, before["models"][model]["status"], after["models"][model]["status"]) for model in common),
+        tuple(sorted({*before["models"], *after["models"]} - {*common})),
         tuple(_conditions(before, after, common)),
         sum(1 for change in changes if change.word in ("worse", "better", "changed", "within the intervals")),
     )
 
 
 def _records(results: Results, models: list[str]) -> dict[tuple[str, str], Record]:
-    """The last record of each check: that of a rerun."""
-    return {(r["model"], r["check"]): r for r in results["checks"] if r["model"] in models}
+    """Of several records of one check the worst, as the closing line takes it."""
+    found: dict[tuple[str, str], Record] = {}
+    for record in results["checks"]:
+        key = (record["model"], record["check"])
+        if record["model"] in models and (key not in found or _badness(record) > _badness(found[key])):
+            found[key] = record
+    return found
+
+
+def _badness(record: Record) -> int:
+    return _WORSE.get(word_of(record), 0)
 
 
 def _change(key: tuple[str, str], old: Record | None, new: Record | None) -> Change:
     word = difference(old, new) if old is not None and new is not None else "only in one"
     texts = ["not in it" if record is None else measured(record) for record in (old, new)]
+    if old is not None and new is not None and (old["sense"], old["bound"]) != (new["sense"], new["bound"]):
+        texts = [f"{text}, gate {gate_of(record) or 'none'}" for text, record in zip(texts, (old, new), strict=True)]
     words = ["did not run" if record is None else word_of(record) for record in (old, new)]
     return Change(key[0], key[1], texts[0], texts[1], words[0], words[1], word)
 
@@ -102,23 +116,36 @@ def difference(old: Record, new: Record) -> str:
     The interval of the difference of two independent estimates, from their own (MOVER: Zou and Donner 2008, Statistics in
     Medicine 27:1693), must not hold zero. Figures without an interval are the same, or it cannot be told.
     """
-    if old["value"] is None or new["value"] is None or old["metric"] != new["metric"]:
-        return (
-            "same"
-            if old["value"] is None and new["value"] is None and old["broken"] == new["broken"]
-            else "cannot be told"
-        )
+    if old["value"] is None and new["value"] is None and old["broken"] == new["broken"]:
+        return "same"
+    if old["value"] is None or new["value"] is None or any(old[name] != new[name] for name in ("metric", "unit")):
+        return "cannot be told"
     if old["value"] == new["value"]:
         return "same"
-    if old["interval"] is None or new["interval"] is None:
+    if not _spread(old) or not _spread(new):
         return "cannot be told"
+    if new["sense"] == "+-":
+        old, new = _magnitude(old), _magnitude(new)
     low, high = interval_of_difference(old, new)
     if low <= 0 <= high:
         return "within the intervals"
     if new["sense"] not in ("<=", ">=", "+-"):
         return "changed"
-    size = abs(new["value"]) - abs(old["value"]) if new["sense"] == "+-" else new["value"] - old["value"]
-    return "worse" if (size > 0) == (new["sense"] != ">=") else "better"
+    return "worse" if (new["value"] > old["value"]) == (new["sense"] != ">=") else "better"
+
+
+def _spread(record: Record) -> bool:
+    """Whether it has an interval that says something: one of no width was not estimated."""
+    return record["interval"] is not None and record["interval"][0] != record["interval"][1]
+
+
+def _magnitude(record: Record) -> Record:
+    """Of a gate on both sides only the distance from zero counts."""
+    low, high = (math.inf if end is None else abs(end) for end in record["interval"])
+    straddles = (record["interval"][0] is None or record["interval"][0] <= 0) and (
+        record["interval"][1] is None or record["interval"][1] >= 0
+    )
+    return {**record, "value": abs(record["value"]), "interval": [0.0 if straddles else min(low, high), max(low, high)]}
 
 
 def interval_of_difference(old: Record, new: Record) -> tuple[float, float]:
@@ -141,6 +168,7 @@ def _conditions(before: Results, after: Results, models: list[str]) -> list[tupl
         found.append((name, str(before["facts"].get(name, "")), str(after["facts"].get(name, ""))))
     for model in models:
         old, new = before["models"][model], after["models"][model]
+        found += [(f"{model}: {name}", old[name], new[name]) for name in ("weights", "weights_origin")]
         found.append((f"{model}: card", old["card_sha256"][:12], new["card_sha256"][:12]))
         found.append((f"{model}: precisions", ", ".join(old["precisions"]), ", ".join(new["precisions"])))
         found.append((f"{model}: labels", ", ".join(old["labels"]), ", ".join(new["labels"])))

@@ -16,13 +16,15 @@ from pytest_npuconf.report.page.compare import Comparison, compare
 from pytest_npuconf.report.page.compression import compression
 from pytest_npuconf.report.page.gallery import Gallery, gallery_of
 from pytest_npuconf.report.page.history import History, history
+from pytest_npuconf.report.page.lines import Line, line_of
 from pytest_npuconf.report.page.matrix import FaultMatrix
-from pytest_npuconf.report.page.view import ModelView, measured, view_of, word_of
+from pytest_npuconf.report.page.view import ModelView, cut, shortened, view_of
 from pytest_npuconf.report.pictures.drawing import MEND, Picture
 from pytest_npuconf.report.reading import Results
 from pytest_npuconf.report.run import run_of
 
 MOST_BYTES = 2_000_000
+SHORTER = (300, 60, 12, 3)  # entries of a list, one after the other where a page is too large
 Named = tuple[str, Results]
 
 
@@ -33,7 +35,7 @@ class Page:
     results: Results
     models: list[ModelView]
     galleries: dict[str, Gallery]
-    own: list[Any]
+    own: list[Line]
     comparison: Comparison | None
     histories: list[History]
     matrices: list[FaultMatrix]
@@ -72,32 +74,45 @@ def compose(
         found = run_of(results, model)
         page.models.append(view_of(found, f"m{number}"))
         page.galleries[f"m{number}"] = gallery_of(found, f"m{number}")
-    page.own = [(record, word_of(record), measured(record)) for record in results["checks"] if not record["model"]][
-        :200
-    ]
+    own = [record for record in results["checks"] if record["model"] not in results["models"]]
+    page.own = [line_of(record, decides=False) for record in own]
     if earlier:
         latest = max(earlier, key=lambda one: one[1]["created"])
         page.comparison = compare(latest[1], results, (latest[0], name))
-    if len(earlier) > 1:
-        common = [model for model in results["models"] if all(model in each["models"] for _, each in earlier)]
-        page.histories = [history(model, [*earlier, run], f"h{i}") for i, model in enumerate(common, 1)]
+    for number, model in enumerate(results["models"], 1):
+        having = [one for one in earlier if model in one[1]["models"]]
+        if len(having) > 1:
+            page.histories.append(history(model, [*having, run], f"h{number}"))
     return _fitting(page)
 
 
 def _fitting(page: Page) -> str:
-    """Without so many pictures that the page would pass its size; what is left out is said."""
+    """Within its size: first the longest lists are shortened, then the largest pictures left out. What is left out is said."""
     text = _render(page)
-    while len(text.encode()) > MOST_BYTES:
-        fullest = max(page.galleries.values(), key=lambda gallery: len(gallery.pictures), default=None)
-        if fullest is None or not fullest.pictures:
+    for most in SHORTER:
+        if len(text.encode()) - _drawn(page) <= MOST_BYTES:
+            break
+        page.models = [shortened(model, most) for model in page.models]
+        text = _render(page)
+    while (over := len(text.encode()) - MOST_BYTES) > 0:
+        pictures = [(picture, gallery) for gallery in page.galleries.values() for picture in gallery.pictures]
+        pictures.sort(key=lambda each: len(each[0].svg))
+        if not pictures:
             raise SettingsError(
                 f"the page is {len(text.encode()):,} bytes without pictures, above {MOST_BYTES:,}",
-                mend="npuconf report with fewer models or fewer earlier runs",
+                mend="results.json has everything; npuconf report RESULTS.json with fewer models or earlier runs",
             )
-        dropped = [fullest.pictures.pop() for _ in range(min(4, len(fullest.pictures)))]
-        fullest.not_drawn += [f"{picture.title}: the page would pass {MOST_BYTES:,} bytes" for picture in dropped]
+        while over > 0 and pictures:
+            picture, gallery = pictures.pop()
+            gallery.pictures.remove(picture)
+            gallery.not_drawn.append(f"{picture.title}: the page would pass {MOST_BYTES:,} bytes")
+            over -= len(picture.svg)
         text = _render(page)
     return text
+
+
+def _drawn(page: Page) -> int:
+    return sum(len(picture.svg) for gallery in page.galleries.values() for picture in gallery.pictures)
 
 
 def _render(page: Page) -> str:
@@ -105,18 +120,23 @@ def _render(page: Page) -> str:
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=True, finalize=_cut, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         loader=jinja2.FunctionLoader(_asset),
     )  # fmt: skip
     script, style = _asset("page.js"), _asset("page.css")
-    return environment.get_template("page.html.j2").render(
+    text = environment.get_template("page.html.j2").render(
         page=page,
         script=Markup(script),
         style=Markup(style),
         script_hash=_hash(script),
-        style_hash=_hash(style),
         svg=Markup,
     )
+    return text.encode("utf-8", "replace").decode()  # half of a surrogate pair is no text
+
+
+def _cut(value: Any) -> Any:
+    """No text of a model, a card or a host is longer on the page than ``LONGEST``."""
+    return cut(value) if type(value) is str else value
 
 
 def _asset(name: str) -> str:

@@ -14,6 +14,7 @@ from pytest_npuconf.report.run import run_of
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+OVERFLOW = 700.0  # nats a token; exp overflows float64 at 709
 Point = tuple[str, float, float]  # words, bytes of the weights, perplexity
 Tokens = tuple[tuple[str, int], ...]
 
@@ -22,9 +23,9 @@ def compression(runs: Sequence[tuple[str, Results]], key: str) -> Picture | None
     """The picture, where at least two sizes of weights have the perplexity of the same texts in the same tokens (of other tokens it
     is no better and no worse). None elsewhere."""
     found: dict[Tokens, dict[Point, None]] = {}
-    for _, results in runs:
+    for name, results in runs:
         for model in results["models"]:
-            for tokens, point in _points(model, results):
+            for tokens, point in _points(model, results, name if len(runs) > 1 else ""):
                 found.setdefault(tokens, {})[point] = None
     points = max(found.values(), key=lambda each: len({size for _, size, _ in each}), default={})
     if len({size for _, size, _ in points}) < 2:
@@ -51,19 +52,34 @@ def compression(runs: Sequence[tuple[str, Results]], key: str) -> Picture | None
     )
 
 
-def _points(model: str, results: Results) -> Iterator[tuple[Tokens, Point]]:
+def _points(model: str, results: Results, run_name: str) -> Iterator[tuple[Tokens, Point]]:
     run = run_of(results, model)
     sizes = [record["value"] for record in run.of("model.weight_size") if record["value"]]
     for record in run.of("ppl.delta", "serving.perplexity") if sizes else ():
         texts = _texts(record)
         if texts and record["check"].endswith("_fp32"):
             nll, tokens = sum(t["candidate_nll"] for t in texts.values()), sum(t["tokens"] for t in texts.values())
+            if not 0 <= nll / tokens < OVERFLOW:
+                continue  # a model so broken has no perplexity; its checks say so
             which = tuple(sorted((name, t["tokens"]) for name, t in texts.items()))
-            yield which, (f"{model}, {record['precision']}", float(sizes[0]), math.exp(nll / tokens))
+            yield (
+                which,
+                (
+                    ", ".join(filter(None, (model, record["precision"], run_name))),
+                    float(sizes[0]),
+                    math.exp(nll / tokens),
+                ),
+            )
 
 
 def _texts(record: Record) -> dict[str, dict[str, Any]]:
     texts = record["data"].get("texts")
-    if not isinstance(texts, dict) or not all(isinstance(t, dict) and t.get("tokens") for t in texts.values()):
-        return {}
-    return texts
+    usable = isinstance(texts, dict) and all(
+        isinstance(t, dict) and _is_number(t.get("tokens")) and t["tokens"] > 0 and _is_number(t.get("candidate_nll"))
+        for t in texts.values()
+    )
+    return texts if usable and isinstance(texts, dict) else {}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

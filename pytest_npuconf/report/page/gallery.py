@@ -45,8 +45,8 @@ class Gallery:
             return
         try:
             picture = draw()
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, MetricError) as error:
-            self.not_drawn.append(f"{name}: its data has another form: {type(error).__name__}: {error}")
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, Warning, MetricError) as error:
+            self.not_drawn.append(f"{name}: its data cannot be drawn: {type(error).__name__}: {error}")
         else:
             self.pictures += [picture] if picture is not None else []
 
@@ -61,8 +61,10 @@ def gallery_of(run: Run, key: str) -> Gallery:
         SettingsError: matplotlib is not installed.
     """
     gallery = Gallery()
-    judged = [record for record in run.checks if record["role"] == "required"]
-    gallery.overview = precision.margins(f"{key}-margins", judged)
+    judged = [record for record in run.checks if record["check"] in run.summary["required"]]
+    overview = Gallery()
+    overview.add("margins", lambda: precision.margins(f"{key}-margins", judged))
+    gallery.overview, gallery.not_drawn = next(iter(overview.pictures), None), overview.not_drawn
     for name, drawn in _DRAWN.items():
         for number, record in enumerate(_fullest(run.of(name))):
             _add(gallery, drawn, f"{key}-{name.replace('.', '-').replace('_', '-')}-{number}", record)

@@ -87,7 +87,7 @@ def _picture(model: str, runs: Sequence[Results], key: str) -> Picture | None:
     return draw_picture(
         key,
         f"How much of their bounds the fullest checks of {model} used, run by run",
-        "At the line the check fails.",
+        "The figures; a check fails, or is inconclusive, when its interval's worse end passes the line.",
         ("run", *fullest),
         [(str(i + 1), *(several[check][i] for check in fullest)) for i in range(len(runs))],
         draw,

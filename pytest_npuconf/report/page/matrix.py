@@ -35,6 +35,8 @@ class FaultMatrix:
     model: str
     labels: tuple[str, ...]
     command: str
+    when: str
+    complete: bool
     columns: tuple[str, ...]
     rows: tuple[FaultRow, ...]
     summary: Mapping[str, int]
@@ -65,10 +67,20 @@ def _matrix(told: Mapping[str, Any]) -> FaultMatrix:
         str(told["model"]),
         tuple(map(str, told["labels"])),
         str(told["command"]),
+        _when(told),
+        bool(told.get("complete", False)),
         tuple(columns),
         tuple(_row(fault, columns) for fault in faults[:MOST_ROWS]),
         {name: int(count) for name, count in told["summary"]["overall"].items() if count},
         len(faults),
+    )
+
+
+def _when(told: Mapping[str, Any]) -> str:
+    """Time and device of the campaign."""
+    facts = told.get("facts", {})
+    return ", ".join(
+        filter(None, (str(told.get("time", "")), facts.get("device", ""), facts.get("device_description", "")))
     )
 
 

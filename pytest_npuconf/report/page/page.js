@@ -33,7 +33,12 @@
       button.textContent = document.execCommand("copy") ? "copied" : "selected";
     });
   });
+  var opened = [];
   window.addEventListener("beforeprint", function () {
-    document.querySelectorAll("details").forEach(function (each) { each.open = true; });
+    opened = Array.prototype.slice.call(document.querySelectorAll("figure details:not([open])"));
+    opened.forEach(function (each) { each.open = true; });
+  });
+  window.addEventListener("afterprint", function () {
+    opened.forEach(function (each) { each.open = false; });
   });
 })();

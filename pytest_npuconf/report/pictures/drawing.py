@@ -41,6 +41,7 @@ _STYLE = {
 _HEAD = re.compile(r".*?<svg\b[^>]*?viewBox=\"([^\"]+)\"[^>]*>", re.DOTALL)
 _IDS = re.compile(r'(\bid="|href="#|url\(#)')
 _FONT = re.compile(r"font: ([^;\"]*?)'[^;\"]*")
+_TAG = re.compile(r"<[^>]*>")
 _NOT_DRAWN = re.compile(r"<metadata>.*?</metadata>|<!--.*?-->|<!DOCTYPE[^>]*>", re.DOTALL)
 
 
@@ -103,11 +104,16 @@ def for_page(svg: str, key: str) -> str:
     if found is None:
         raise ValueError(f"{key}: matplotlib wrote no svg with a viewBox")
     body = _NOT_DRAWN.sub("", svg[found.end() :])
-    body = _IDS.sub(rf"\g<1>{key}-", body)
-    body = _FONT.sub(r"font: \1var(--font)", body)
-    for colour, name in _VARIABLES.items():
-        body = body.replace(colour, f"var(--{name})")
+    body = _TAG.sub(lambda tag: _own(tag.group(), key), body)
     return f'<svg viewBox="{found.group(1)}" role="img" aria-labelledby="{key}-title" aria-describedby="{key}-caption">{body}'
+
+
+def _own(tag: str, key: str) -> str:
+    """A tag with the page's ids, font and colours; text between tags is somebody's, and stays as it is."""
+    tag = _FONT.sub(r"font: \1var(--font)", _IDS.sub(rf"\g<1>{key}-", tag))
+    for colour, name in _VARIABLES.items():
+        tag = tag.replace(colour, f"var(--{name})")
+    return tag
 
 
 def _cell(value: str | float | None) -> str:

@@ -29,64 +29,83 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 22
+FLOOR, CLIP = 1e-3, 30.0  # shares of a bound, of the picture's axis
 _LAYER = re.compile(r"\blayers?\.(\d+)\b|\bh\.(\d+)\b")
 _KINDS = (("attn", "attention", FIRST, "o"), ("mlp", "feed-forward", SECOND, "s"), ("norm", "norm", THIRD, "^"))
 
 
 def bound_used(record: Record) -> tuple[float, float, float] | None:
-    """How much of its bound a measurement uses, and its interval's ends in the same share: 1 is the bound itself, above is over.
-    None where the bound is zero or there is none, or the output was unusable."""
-    bound, value = record["bound"], record["value"]
+    """How much of its bound a measurement uses, at its value, its interval's better and its worse end: 1 less the room that is left
+    as a share of the bound, so 1 is the bound itself and above is over; 0 where a measurement could not be better. None where the
+    bound is zero or there is none, or the output was unusable."""
+    bound, value, sense = record["bound"], record["value"], record["sense"]
     if not bound or value is None or record["verdict"] is None:
         return None
-    ends = record["interval"] or [value, value]
-    found = [math.inf if end is None else abs(end) / abs(bound) for end in (value, *ends)]
-    if record["sense"] == ">=":
-        found = [math.inf if used == 0 else 1 / used for used in found]
-    crosses = record["sense"] == "+-" and record["interval"] is not None and (ends[0] or 0) < 0 < (ends[1] or 0)
-    low, high = (0.0, max(found[1:])) if crosses else (min(found[1:]), max(found[1:]))
-    return found[0], low, high
+    low, high = record["interval"] or (value, value)
+    low, high = (-math.inf if low is None else low), (math.inf if high is None else high)
+
+    def used(x: float) -> float:
+        room = x - bound if sense == ">=" else bound - (abs(x) if sense == "+-" else x)
+        return max(0.0, 1.0 - float(room / abs(bound)))
+
+    if sense == "+-" and low <= 0 <= high:
+        return used(value), 0.0, max(used(low), used(high))
+    return used(value), min(used(low), used(high)), max(used(low), used(high))
 
 
 def margins(key: str, records: Sequence[Record]) -> Picture | None:
     """Of every judged check with a tolerance: how much of its bound it uses, the fullest first."""
-    every = [(used, record) for record in records if (used := bound_used(record)) is not None]
+    unusable = (math.inf, math.inf, math.inf)
+    judged = [record for record in records if record["bound"] and record["verdict"] is not None]
+    every = [(bound_used(record) or unusable, record) for record in judged]
     every.sort(key=lambda pair: -pair[0][2])
     shown = every[:MOST_BARS]
     if not shown:
         return None
-    clip = 30.0
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for place, ((value, low, high), record) in enumerate(reversed(shown)):
-            good = record["verdict"] == "pass" or record["waived"]
-            colour, marker = (FIRST, "o") if good else (BAD, "X")
-            floor = 1e-3
-            axes.plot([max(low, floor), min(max(high, floor), clip)], [place, place], color=colour, lw=3, alpha=0.45)
-            axes.plot(min(max(value, floor), clip), place, marker, color=colour, ms=6)
+        for place, (used, record) in enumerate(reversed(shown)):
+            colour, marker = _mark(record)
+            value, low, high = (min(max(share, FLOOR), CLIP) for share in used)
+            axes.plot([low, high], [place, place], color=colour, lw=3, alpha=0.45)
+            axes.plot(value, place, marker, color=colour, ms=6)
         axes.axvline(1, color=INK, lw=1.2)
-        axes.set(xscale="log", xlim=(8e-4, 40), yticks=range(len(shown)), ylim=(-0.7, len(shown) - 0.3))
+        axes.set(xscale="log", xlim=(0.8 * FLOOR, 1.3 * CLIP), yticks=range(len(shown)), ylim=(-0.7, len(shown) - 0.3))
         axes.set_yticklabels([shortened(record["check"]) for _, record in reversed(shown)])
         axes.set_xticks([0.001, 0.01, 0.1, 1, 10], ["≤0.1 %", "1 %", "10 %", "bound", "10 x"])
         axes.tick_params(axis="x", which="minor", bottom=False)
         axes.set_xlabel("share of the bound that is used")
 
     hidden = f" The {len(shown)} fullest of {len(every)}." if len(every) > len(shown) else ""
-    hidden += f" What is more than {clip:g} times its bound stands at {clip:g}." if shown[0][0][2] > clip else ""
+    far = (
+        f" What is unusable, or more than {CLIP:g} times its bound, stands at {CLIP:g}."
+        if shown[0][0][2] > CLIP
+        else ""
+    )
     return draw_picture(
         key,
         "How much of its bound each check uses",
-        "Left of the line is room, right of it the check fails; the bar is the interval. A cross did not pass. Gates without "
-        f"a tolerance are not in it.{hidden}",
+        "Left of the line is room, right of it the check fails; the bar is the interval. A cross failed, a diamond is "
+        f"inconclusive, a triangle is waived. Gates without a tolerance are not in it.{hidden}{far}",
         ("check", "used", "interval's ends", "verdict"),
-        [
-            (r["check"], f"{v:.1%}", f"{low:.1%} to {high:.1%}", "waived" if r["waived"] else r["verdict"])
-            for (v, low, high), r in shown
-        ],
+        [(r["check"], _share(v), f"{_share(low)} to {_share(high)}", _word(r)) for (v, low, high), r in shown],
         draw,
         height=0.9 + 0.2 * len(shown),
     )
+
+
+def _mark(record: Record) -> tuple[str, str]:
+    """Colour and sign of a verdict."""
+    return {"pass": (FIRST, "o"), "waived": (SECOND, "^"), "inconclusive": (SECOND, "D")}.get(_word(record), (BAD, "X"))
+
+
+def _word(record: Record) -> str:
+    return "waived" if record["waived"] else str(record["verdict"])
+
+
+def _share(used: float) -> str:
+    return f"{used:.1%}" if math.isfinite(used) else "no number"
 
 
 def kl_by_position(key: str, record: Record) -> Picture | None:
@@ -161,6 +180,14 @@ def modules(key: str, record: Record) -> Picture | None:
     layers = [int(match.group(1) or match.group(2)) for name in found if (match := _LAYER.search(name))]
     after = max(layers, default=-1) + 1
     bound = record["bound"] or math.inf
+    exact = sum(1 for ratio in ratios.values() if ratio == 0)
+    unusable = [name for name, ratio in ratios.items() if ratio is None]
+    more = f" {exact} are exact and not drawn." if exact else ""
+    more += (
+        f" Not drawn, for they have no finite ratio: {', '.join(unusable[:5])}{', ...' if unusable[5:] else ''}."
+        if unusable
+        else ""
+    )
     off = sorted((name for name, ratio in found.items() if ratio > bound), key=lambda name: -found[name])
 
     def draw(figure: Figure) -> None:
@@ -188,7 +215,7 @@ def modules(key: str, record: Record) -> Picture | None:
         key,
         f"Each module alone, {record['check']}",
         "Every module is fed with the reference's own input: what is off here is the origin, not what comes behind it. Crosses "
-        "are over the bound." + (f" The 40 worst of {len(listed)} in the table." if len(listed) > 40 else ""),
+        f"are over the bound.{more}" + (f" The 40 worst of {len(listed)} in the table." if len(listed) > 40 else ""),
         ("module", "worst ratio"),
         [(name, found[name]) for name in listed[:40]],
         draw,
@@ -214,12 +241,14 @@ def top1_gaps(key: str, record: Record) -> Picture | None:
         return None
     counted = [(gap, tau) for gap, tau in gaps if gap > tau]
     excused = [(gap, tau) for gap, tau in gaps if gap <= tau]
+    differing, ties = record["data"]["disagreements"], record["data"]["near_ties"]
+    drawn = f" The {len(gaps)} farthest beyond a near tie are drawn." if len(gaps) < differing else ""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for pairs, colour, marker, word in (
-            (excused, FIRST, "o", f"near tie: excused ({len(excused)})"),
-            (counted, BAD, "X", f"counts as an error ({len(counted)})"),
+            (excused, FIRST, "o", f"near tie: excused ({ties})"),
+            (counted, BAD, "X", f"counts as an error ({differing - ties})"),
         ):
             if pairs:
                 axes.plot(
@@ -236,8 +265,8 @@ def top1_gaps(key: str, record: Record) -> Picture | None:
     return draw_picture(
         key,
         f"Where the predicted token differs, {record['check']}",
-        f"Of {record['n']} {record['of']}, {len(gaps)} differ in the best token. The gap is by how much the reference prefers "
-        "its own; above the line that is more than rounding explains.",
+        f"Of {record['n']} {record['of']}, {differing} differ in the best token.{drawn} The gap is by how much the reference "
+        "prefers its own; above the line that is more than rounding explains.",
         ("gap", "tau", "counts"),
         [(gap, tau, "error" if gap > tau else "near tie") for gap, tau in gaps[:40]],
         draw,

@@ -87,7 +87,7 @@ def memory(key: str, record: Record) -> Picture | None:
     return draw_picture(
         key,
         f"Memory of the server, {record['check']}",
-        "A leak grows with the requests; the check judges the growth per request over the second half.",
+        "A leak grows with the requests; the check judges the growth per request over the last two thirds.",
         ("requests", "MiB"),
         list(zip(requests, mib, strict=True)),
         draw,
@@ -181,7 +181,8 @@ def physics(key: str, record: Record) -> Picture | None:
     return draw_picture(
         key,
         f"TPOT against the memory's floor, {record['check']}",
-        "The bar is weights and KV cache over the bandwidth measured here: nothing honest lies left of it. The share is the "
+        "The bar is what a step must read (of one request at a time its KV cache too) over the bandwidth measured here: "
+        "only speculative decoding or a cache lies left of it. The share is the "
         "roofline efficiency, which can be compared between devices.",
         ("load", "TPOT (ms)", "floor (ms)"),
         rows,
