@@ -450,7 +450,7 @@ def pytest_npuconf_faults(config):
 def test_a_run_says_which_row_and_what_next(run, pytester):
     pytester.makeconftest(FAULTY)
     options = ("--model", "card.toml", "--npuconf-precision", "bfloat16", "--npuconf-fault", "row-leak")
-    result = run(*options, "npuconf/precision/test_equivalence.py")
+    result = run(*options, "npuconf/precision/test_equivalence.py", "-v")
     assert result.ret == 1
     result.stdout.fnmatch_lines(
         [

@@ -102,5 +102,5 @@ def test_it_never_stands_in_for_a_real_npu(run, pytester, monkeypatch):
 
 def test_the_ini_file_simulates_too(run, pytester):
     pytester.makeini("[pytest]\nnpuconf_simulate = true\nnpuconf_device = npu\n")
-    result = run("--model", "card.toml", "--npuconf-precision", BFLOAT16, "-k", "special_values")
+    result = run("--model", "card.toml", "--npuconf-precision", BFLOAT16, "-k", "special_values", "-v")
     result.stdout.fnmatch_lines(["*pass*device.special_values.bf16_fp32*", "SUBSET: *SIMULATED*"])

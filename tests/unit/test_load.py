@@ -674,7 +674,9 @@ def test_a_second_server_that_fails_is_an_error(capsys):
         handler.wfile.write(b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nbad")
 
     with truth_server(Truth(5.0, 1.0)) as a, Server(say) as broken:
-        status, _, err = compared(capsys, a, f"http://127.0.0.1:{broken.server_address[1]}", "--warmup", 0)
+        # on a busy host A differs from itself: that is not what is asked here
+        more = ("--warmup", 0, "--margin", 0.9)
+        status, _, err = compared(capsys, a, f"http://127.0.0.1:{broken.server_address[1]}", *more)
     assert status == 1
     assert "in round 2, the first: status: 500" in err
 
