@@ -429,7 +429,11 @@ def test_disagreements_are_counted_whole_though_the_farthest_are_drawn():
     assert "523 differ in the best token. The 2 farthest beyond a near tie are drawn." in found.caption
     assert "counts as an error (338)" in found.svg
     assert "near tie: excused (185)" in found.svg
-    assert marks(found.svg, "bad") > 0
+    crosses = len(re.findall(r"<use[^>]*var\(--bad\)", found.svg))
+    each["data"]["gaps"] += [[0.4, 1.0], [0.3, 1.0]]  # two near ties more, and as many crosses as before
+    assert (
+        len(re.findall(r"<use[^>]*var\(--bad\)", precision.top1_gaps("k", each).svg)) == crosses == 2
+    )  # one, and the legend's
 
 
 def test_perplexity_rises_where_the_candidate_is_worse():
