@@ -12,6 +12,7 @@ import pytest
 from pytest_npuconf.checks import CHECKS
 from pytest_npuconf.cli import main
 from pytest_npuconf.errors import SettingsError
+from pytest_npuconf.gates import format_number
 from pytest_npuconf.report.page import advice
 from pytest_npuconf.report.page import compose as composing
 from pytest_npuconf.report.page.compare import compare, difference, interval_of_difference
@@ -711,7 +712,12 @@ def test_a_long_history_ends():
     ]
     found = history(TINY, many, "h")
     assert (len(found.runs), found.left_out) == (MOST_RUNS, 3)
-    assert found.picture is not None
+    drawn = found.picture.header[1:]
+    shares = [precision.bound_used(record(results(), check))[0] for check in drawn]
+    assert found.picture.rows[0] == ("1", *map(format_number, shares))  # the figures, not their intervals' ends
+    assert any(
+        precision.bound_used(record(results(), check))[2] > share for check, share in zip(drawn, shares, strict=True)
+    )
     assert found.runs[0][2] == "CONFORMANT"
 
 
