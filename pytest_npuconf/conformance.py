@@ -60,7 +60,7 @@ def close(
     wanted, chosen = list(required), set(selected)
     if not wanted:
         raise ValueError(f"{model}: nothing is required, so nothing could be conformant")
-    found = _worst_by_check(record for record in records if record["model"] == model)
+    found = worst_by_check(record for record in records if record["model"] == model)
     failed = tuple(c for c in wanted if c in found and _failed(found[c]))
     waived = tuple(c for c in wanted if c in found and found[c]["waived"])
     inconclusive = tuple(c for c in wanted if c in found and found[c]["verdict"] == "inconclusive" and c not in waived)
@@ -97,7 +97,7 @@ def close(
 _SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2}
 
 
-def _worst_by_check(records: Iterable[Record]) -> dict[str, Record]:
+def worst_by_check(records: Iterable[Record]) -> dict[str, Record]:
     """The worst record of each check: a rerun that passes hides no failure. A record without a verdict decided nothing."""
     found: dict[str, Record] = {}
     for record in records:

@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from pytest_npuconf.errors import SettingsError
+
 
 def sha256_of(path: Path) -> str:
     """Hex digest of a file."""
@@ -37,6 +39,18 @@ def write_atomically(path: Path, data: bytes, *, mode: int | None = None) -> Non
     except BaseException:
         os.unlink(scratch)
         raise
+
+
+def write_output(path: Path, data: bytes, mend: str) -> None:
+    """The same of a file that somebody asked for.
+
+    Raises:
+        SettingsError: it cannot be written; ``mend`` says what to ask for.
+    """
+    try:
+        write_atomically(path, data)
+    except OSError as error:
+        raise SettingsError(f"{path}: {error}", mend=mend) from error
 
 
 def _umask() -> int:

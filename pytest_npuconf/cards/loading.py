@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import functools
-import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from pytest_npuconf.cards.speed import read_speed
 from pytest_npuconf.cards.tables import read_documents, read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
+from pytest_npuconf.files import sha256_of
 from pytest_npuconf.gates import Role, Sense
 from pytest_npuconf.locate import data_folder
 from pytest_npuconf.precisions import PRECISIONS
@@ -128,7 +128,7 @@ def load_card(path: Path) -> Card:
         samples=read_samples(root),
         samples_decide=root.take("samples_decide", bool, True),
         documents=read_documents(root.table("audit"), path.parent),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=sha256_of(path),
         serving=read_serving(root.table("serving"), path.parent),
         rerank=read_rerank(root),
         speed=read_speed(root.table("speed")) if "speed" in root else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 from pytest_npuconf.conformance import Closing
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.files import write_atomically
+from pytest_npuconf.files import write_output
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.records import Record
 
@@ -66,10 +66,8 @@ def write(path: Path, results: dict[str, Any]) -> None:
         SettingsError: the file cannot be written.
     """
     text = json.dumps(results, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    try:
-        write_atomically(path, f"{text}\n".encode(errors="replace"))  # half of a surrogate pair is no text
-    except OSError as error:
-        raise SettingsError(f"{path}: {error}", mend="--npuconf-results FILE in a folder you can write to") from error
+    data = f"{text}\n".encode(errors="replace")  # half of a surrogate pair is no text
+    write_output(path, data, "--npuconf-results FILE in a folder you can write to")
 
 
 def put_aside(path: Path) -> None:

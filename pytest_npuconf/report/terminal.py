@@ -9,6 +9,7 @@ from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.gates import Role, format_number
 from pytest_npuconf.plan import Plan
 from pytest_npuconf.records import Record
+from pytest_npuconf.report.words import gate_words, measured_words, room_left, word_of
 
 UNUSABLE = "unusable output"
 
@@ -43,13 +44,6 @@ def where(plan: Plan, model: str) -> str:
     return text + (f" [{', '.join(labels)}]" if labels else "")
 
 
-def room_left(record: Record) -> float | None:
-    """Share of the bound that is left (negative: overshot), None where the bound is zero or there is none."""
-    if record["margin"] is None or not record["bound"]:
-        return None
-    return float(record["margin"] / abs(record["bound"]))
-
-
 def urgency(record: Record) -> tuple[int, float]:
     """Sorts records, worst first: what decides before what does not, then by the share of the bound that is left. Without a
     number nothing is left; an exact check has no share: failed, it comes after those that have one, and so it does passed."""
@@ -71,34 +65,7 @@ def check_line(record: Record, width: int) -> tuple[str, str]:
     parts = [f"{record['check']:<{width}}", measured, *gate_words(record)]
     if record["bound"] is not None:
         parts.append(record["role"] + (", waived" if record["waived"] else ""))
-    word = "waived" if record["waived"] else record["verdict"] or "reported"
-    return word, "  ".join(parts)
-
-
-def measured_words(record: Record) -> str:
-    """``1.02 ms [0.95, 1.09]`` in the record's unit, or why there is no number."""
-    if record["broken"]:
-        return str(record["broken"])
-    words = f"{format_number(record['value'])} {record['unit']}".rstrip()
-    if record["interval"] is not None:
-        low, high = ("unbounded" if end is None else format_number(end) for end in record["interval"])
-        words += f" [{low}, {high}]"
-    return words
-
-
-def gate_words(record: Record) -> list[str]:
-    """``gate <= 1.5`` and ``27% left``: the bound in the record's unit, the room as a share of the bound, or as a margin in
-    the unit where the bound is zero. Nothing where there is no gate."""
-    if record["bound"] is None:
-        return []
-    words, left = [f"gate {record['sense']} {format_number(record['bound'])}"], room_left(record)
-    if left is not None:
-        # a p value is far from its bound, or a broken model
-        share = f"{abs(left):.0%}" if abs(left) < 10 else ">1000%"
-        words.append(f"{share} {'left' if left >= 0 else 'over'}")
-    elif record["margin"] is not None:
-        words.append(f"margin {format_number(record['margin'])}")
-    return words
+    return word_of(record), "  ".join(parts)
 
 
 def claim_line(claim: Record) -> str:

@@ -15,12 +15,11 @@ from pytest_npuconf.report.terminal import (
     UNUSABLE,
     check_line,
     claim_line,
-    gate_words,
-    measured_words,
     undecided,
     urgency,
     where,
 )
+from pytest_npuconf.report.words import gate_words, measured_words
 
 MOST_LINES = 10  # of one model: checks, their places, claims
 MOST_GROUPS = 16  # more than the suites of one engine have

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.files import write_atomically
+from pytest_npuconf.files import write_output
 from pytest_npuconf.option_values import parse_path
 
 LANGUAGES = ("zh", "en", "both")
@@ -63,7 +63,4 @@ def write_card(path: Path, text: str) -> None:
     Raises:
         SettingsError: the file cannot be written.
     """
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error}", mend="--out FILE.md in a folder you can write to") from error
+    write_output(path, text.encode(), "--out FILE.md in a folder you can write to")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_npuconf.cards.toml_reader import read_toml
@@ -37,6 +38,12 @@ def sentences(language: str, key: str, **values: object) -> list[str]:
     """A sentence, or two: first Chinese, then English."""
     chinese, english = (text.format(**values) for text in SENTENCES[key])
     return {"zh": [chinese], "en": [english]}.get(language, [chinese, english])
+
+
+def meanings(labels: Sequence[str]) -> list[str]:
+    """Keys of the sentences that say what these labels mean."""
+    told = [f"label.{label} " for label in labels]
+    return [key for key in SENTENCES if any(label.startswith(f"{key} ") for label in told)]
 
 
 def _joined(language: str, chinese: str, english: str) -> str:

@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from pytest_npuconf.conformance import worst_by_check
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.card import phrases
 from pytest_npuconf.report.card.precision import PPL, condition, outcome, write_places
 from pytest_npuconf.report.card.text import escaped, figure, gate_text, plain
 from pytest_npuconf.report.card.writer import Writer
 from pytest_npuconf.report.run import name_of, pair_of
+from pytest_npuconf.report.samples import SAMPLED, answers_of, messages_of
+from pytest_npuconf.report.words import word_of
 
-SAMPLED = ("functional.samples", "serving.chat")
 _STANDINGS = ("reproduced", "not reproduced", "contradicted")
-_SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2, None: 3}
 _FACTS = ("engine", "reference", "device_description", "fault", "calibration", "pytest", "fingerprint_digest")
 _LIMITS = ("bf16", "length", "rare", "size", "yardstick", "shared", "tasks")
 _LIMITS_OF = {"serving.": ("served", "kl"), "speed.": ("load", "pool")}  # where such a check was run
@@ -34,8 +35,9 @@ def write_verdict(page: Writer) -> None:
     page.heading(2, page.word("verdict"))
     waived = summary["status"] == "CONFORMANT" and summary["waived"]
     page.say("CONFORMANT, waived" if waived else summary["status"])
-    worst = _worst(page)
-    counts = Counter(worst.get(check, "not_run") for check in summary["required"])
+    worst = worst_by_check(page.run.checks)
+    required = summary["required"]
+    counts = Counter(word_of(worst[check]) if check in worst else "not_run" for check in required)
     rows = [[page.word("required_all"), str(len(summary["required"]))]]
     rows += [[page.word(kind), str(counts[kind])] for kind in ("pass", "fail", "inconclusive", "waived", "not_run")]
     page.table(page.word("counts"), ["kind", "number"], rows)
@@ -43,30 +45,10 @@ def write_verdict(page: Writer) -> None:
     if standings:
         rows = [[page.word(standing), str(standings[standing])] for standing in _STANDINGS]
         page.table(page.word("claim_counts"), ["kind", "number"], rows)
-    page.points(_meanings(page))
+    page.points(page.sentences(*phrases.meanings(page.run.summary["labels"])))
     page.say("written", created=escaped(page.run.created))
     page.say("line")
     page.fence(summary["line"])
-
-
-def _worst(page: Writer) -> dict[str, str]:
-    """The word for each check that has a verdict; of several records the worst."""
-    found: dict[str, Record] = {}
-    for record in page.run.checks:
-        before = found.get(record["check"])
-        if record["verdict"] is not None and (before is None or _severity(record) < _severity(before)):
-            found[record["check"]] = record
-    return {check: "waived" if record["waived"] else record["verdict"] for check, record in found.items()}
-
-
-def _severity(record: Record) -> int:
-    return _SEVERITY[record["verdict"]]
-
-
-def _meanings(page: Writer) -> list[str]:
-    labels = [f"label.{label}" for label in page.run.summary["labels"]]
-    known = [key for key in phrases.SENTENCES if any(f"{label} ".startswith(f"{key} ") for label in labels)]
-    return page.sentences(*known)
 
 
 def write_environment(page: Writer) -> None:
@@ -161,8 +143,7 @@ def write_samples(page: Writer) -> None:
     page.heading(2, page.word("samples"))
     shown: dict[str, Any] = {}
     for record in page.run.of(*SAMPLED):
-        answers = record["data"].get("answers")
-        texts = {n: a for n, a in answers.items() if _is_answer(a)} if isinstance(answers, Mapping) else {}
+        texts = answers_of(record)
         if not texts:
             continue
         said = {name: answer["text"] for name, answer in texts.items()}
@@ -174,9 +155,9 @@ def write_samples(page: Writer) -> None:
         page.say("samples.greedy" if name_of(record["check"]) == SAMPLED[0] else "samples.chat")
         for number, (name, answer) in enumerate(texts.items(), 1):
             page.caption(f"{page.word('sample')} {number} · {escaped(name)}")
-            if conversation := _conversation(answer):
+            if messages := messages_of(answer):
                 page.say("samples.asked")
-                page.fence(conversation)
+                page.fence("\n".join(f"{each.get('role')}: {each.get('content')}" for each in messages))
                 page.say("samples.answered")
             page.fence(answer["text"])
             unmet = answer.get("unmet")
@@ -185,17 +166,6 @@ def write_samples(page: Writer) -> None:
                 page.fence("\n".join(map(str, unmet)))
     if not shown:
         page.say("samples.none")
-
-
-def _conversation(answer: Mapping[str, Any]) -> str:
-    """What was asked, a line for each message; empty where the record does not say."""
-    messages = answer.get("messages")
-    listed = [m for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
-    return "\n".join(f"{message.get('role')}: {message.get('content')}" for message in listed)
-
-
-def _is_answer(found: Any) -> bool:
-    return isinstance(found, Mapping) and isinstance(found.get("text"), str)
 
 
 def write_claims(page: Writer) -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from pytest_npuconf.errors import SettingsError
 from pytest_npuconf.records import Record
-from pytest_npuconf.report.page.lines import gate_of, measured, word_of
+from pytest_npuconf.report.page.lines import measured
 from pytest_npuconf.report.reading import Results
+from pytest_npuconf.report.words import gate_of, word_of
 
 MOST_ROWS = 400
 _ORDER = ("verdict", "worse", "better", "changed", "cannot be told", "within the intervals", "same", "only in one")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pytest_npuconf.errors import SettingsError
-from pytest_npuconf.files import write_atomically
+from pytest_npuconf.files import write_output
 from pytest_npuconf.report.page.compare import Comparison, compare
 from pytest_npuconf.report.page.compression import compression
 from pytest_npuconf.report.page.gallery import Gallery, gallery_of
@@ -154,7 +154,4 @@ def write_page(path: Path, text: str, flag: str) -> None:
     Raises:
         SettingsError: the file cannot be written.
     """
-    try:
-        write_atomically(path, text.encode())
-    except OSError as error:
-        raise SettingsError(f"{path}: {error}", mend=f"{flag} FILE.html in a folder you can write to") from error
+    write_output(path, text.encode(), f"{flag} FILE.html in a folder you can write to")

@@ -39,16 +39,19 @@ class Gallery:
     not_drawn: list[str] = field(default_factory=list)
 
     def add(self, name: str, draw: Callable[[], Picture | None]) -> None:
-        """One more, where there is room and something to draw; data of another form is said."""
+        """One more, where there is room and something to draw."""
         if len(self.pictures) >= MOST:
             self.not_drawn.append(f"{name}: a page has at most {MOST} pictures")
-            return
+        elif (picture := self.tried(name, draw)) is not None:
+            self.pictures.append(picture)
+
+    def tried(self, name: str, draw: Callable[[], Picture | None]) -> Picture | None:
+        """The picture, if there is something to draw; data that cannot be drawn is said."""
         try:
-            picture = draw()
+            return draw()
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, Warning, MetricError) as error:
             self.not_drawn.append(f"{name}: its data cannot be drawn: {type(error).__name__}: {error}")
-        else:
-            self.pictures += [picture] if picture is not None else []
+            return None
 
 
 def gallery_of(run: Run, key: str) -> Gallery:
@@ -62,9 +65,7 @@ def gallery_of(run: Run, key: str) -> Gallery:
     """
     gallery = Gallery()
     judged = [record for record in run.checks if record["check"] in run.summary["required"]]
-    overview = Gallery()
-    overview.add("margins", lambda: precision.margins(f"{key}-margins", judged))
-    gallery.overview, gallery.not_drawn = next(iter(overview.pictures), None), overview.not_drawn
+    gallery.overview = gallery.tried("margins", lambda: precision.margins(f"{key}-margins", judged))
     for name, drawn in _DRAWN.items():
         for number, record in enumerate(_fullest(run.of(name))):
             _add(gallery, drawn, f"{key}-{name.replace('.', '-').replace('_', '-')}-{number}", record)

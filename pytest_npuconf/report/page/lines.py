@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pytest_npuconf.gates import format_number
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.page import advice
 from pytest_npuconf.report.pictures.precision import bound_used
 from pytest_npuconf.report.run import name_of
+from pytest_npuconf.report.words import gate_of, measured_words, word_of
 
 MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?", "waived": "~", "reported": "·", "did not run": "–"}
 ORDER = {"fail": 0, "did not run": 1, "inconclusive": 2, "waived": 3, "pass": 4, "reported": 5}
@@ -61,27 +61,11 @@ def did_not_run(check: str, why: str) -> Line:
     return Line(check, "did not run", why, "", None, "required", True, None, advice.asks(name_of(check)))
 
 
-def gate_of(record: Record) -> str:
-    """``<= 1.5``; empty where there is no gate."""
-    return "" if record["bound"] is None else f"{record['sense']} {format_number(record['bound'])}"
-
-
-def word_of(record: Record) -> str:
-    """Its verdict, ``waived``, or ``reported`` where it has no gate."""
-    if record["waived"]:
-        return "waived"
-    return record["verdict"] or "reported"
-
-
 def measured(record: Record) -> str:
     """``1.02 [0.95, 1.09] (52 documents)``, or why there is no number."""
-    if record["broken"] or record["value"] is None:
-        return record["broken"] or "no finite number"
-    text = f"{format_number(record['value'])} {record['unit']}".rstrip()
-    if record["interval"] is not None:
-        low, high = ("unbounded" if end is None else format_number(end) for end in record["interval"])
-        text += f" [{low}, {high}]"
-    return f"{text} ({record['n']} {record['of'].removesuffix('s') if record['n'] == 1 else record['of']})"
+    words, n, of = measured_words(record), record["n"], record["of"]
+    usable = not record["broken"] and record["value"] is not None
+    return f"{words} ({n} {of.removesuffix('s') if n == 1 else of})" if usable else words
 
 
 def urgency(line: Line) -> tuple[int, float]:

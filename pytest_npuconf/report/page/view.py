@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pytest_npuconf.conformance import worst_by_check
 from pytest_npuconf.gates import format_number
 from pytest_npuconf.report.card import phrases
 from pytest_npuconf.report.page.failures import Failure, failures_of
-from pytest_npuconf.report.page.lines import MARKS, ORDER, Line, did_not_run, line_of, urgency
+from pytest_npuconf.report.page.lines import MARKS, Line, did_not_run, line_of, urgency
 from pytest_npuconf.report.run import Run
+from pytest_npuconf.report.samples import SAMPLED, answers_of, messages_of
+from pytest_npuconf.report.words import word_of
 
 MOST_FAILURES, MOST_ROWS, MOST_SAMPLES, MOST_CLAIMS = 40, 1_000, 60, 500
 LONGEST = 4_000  # characters of one text of a model
@@ -67,7 +70,8 @@ def view_of(run: Run, key: str) -> ModelView:
         lines.append(did_not_run(name, why))
     lines.sort(key=urgency)
     failures = failures_of(run, lines)
-    counts = Counter(_required_words(lines, required).values())
+    worst = worst_by_check(run.checks)
+    counts = Counter(word_of(worst[check]) if check in worst else "did not run" for check in required)
     claims = [
         {**claim, "check": record["check"], "n": record["n"], "of": record["of"], "shown": _measured_claim(claim)}
         for record in run.checks
@@ -93,15 +97,6 @@ def view_of(run: Run, key: str) -> ModelView:
         samples=tuple(samples[:MOST_SAMPLES]),
         samples_total=len(samples),
     )
-
-
-def _required_words(lines: Sequence[Line], required: Sequence[str]) -> dict[str, str]:
-    """The worst word of each required check."""
-    found: dict[str, str] = {}
-    for line in lines:
-        if line.check in required and (line.check not in found or ORDER[line.word] < ORDER[found[line.check]]):
-            found[line.check] = line.word
-    return found
 
 
 def _headline(run: Run, counts: Mapping[str, int], total: int) -> str:
@@ -146,12 +141,7 @@ def shortened(model: ModelView, most: int) -> ModelView:
 
 
 def _labels(run: Run) -> list[str]:
-    known = [
-        key
-        for key in phrases.SENTENCES
-        if any(f"label.{label} ".startswith(f"{key} ") for label in run.summary["labels"])
-    ]
-    return [said for key in known for said in phrases.sentences("en", key)]
+    return [said for key in phrases.meanings(run.summary["labels"]) for said in phrases.sentences("en", key)]
 
 
 def _measured_claim(claim: Mapping[str, Any]) -> str:
@@ -164,21 +154,18 @@ def _measured_claim(claim: Mapping[str, Any]) -> str:
 def _samples(run: Run) -> list[Sample]:
     """Texts of the model; a precision that answers the same is not shown twice."""
     found: dict[tuple[str, str], Sample] = {}
-    for record in run.of("functional.samples", "serving.chat"):
-        answers = record["data"].get("answers")
-        for name, answer in answers.items() if isinstance(answers, Mapping) else ():
-            if isinstance(answer, Mapping) and isinstance(answer.get("text"), str):
-                found.setdefault((name, answer["text"]), _sample(record["check"], name, answer))
+    for record in run.of(*SAMPLED):
+        for name, answer in answers_of(record).items():
+            found.setdefault((name, answer["text"]), _sample(record["check"], name, answer))
     return list(found.values())
 
 
 def _sample(check: str, name: str, answer: Mapping[str, Any]) -> Sample:
-    messages, unmet = answer.get("messages"), answer.get("unmet")
-    listed = [each for each in messages if isinstance(each, Mapping)] if isinstance(messages, list) else []
+    unmet = answer.get("unmet")
     return Sample(
         check,
         name,
-        tuple((str(each.get("role", "")), str(each.get("content", ""))) for each in listed[:20]),
+        tuple((str(each.get("role", "")), str(each.get("content", ""))) for each in messages_of(answer)[:20]),
         answer["text"],
         tuple(map(str, unmet)) if isinstance(unmet, list) else (),
     )

@@ -23,6 +23,7 @@ from pytest_npuconf.report.pictures.drawing import (
     natural,
     shortened,
 )
+from pytest_npuconf.report.words import word_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +90,7 @@ def margins(key: str, records: Sequence[Record]) -> Picture | None:
         "Left of the line is room, right of it the check fails; the bar is the interval. A cross failed, a diamond is "
         f"inconclusive, a triangle is waived. Gates without a tolerance are not in it.{hidden}{far}",
         ("check", "used", "interval's ends", "verdict"),
-        [(r["check"], _share(v), f"{_share(low)} to {_share(high)}", _word(r)) for (v, low, high), r in shown],
+        [(r["check"], _share(v), f"{_share(low)} to {_share(high)}", word_of(r)) for (v, low, high), r in shown],
         draw,
         height=0.9 + 0.2 * len(shown),
     )
@@ -97,11 +98,9 @@ def margins(key: str, records: Sequence[Record]) -> Picture | None:
 
 def _mark(record: Record) -> tuple[str, str]:
     """Colour and sign of a verdict."""
-    return {"pass": (FIRST, "o"), "waived": (SECOND, "^"), "inconclusive": (SECOND, "D")}.get(_word(record), (BAD, "X"))
-
-
-def _word(record: Record) -> str:
-    return "waived" if record["waived"] else str(record["verdict"])
+    return {"pass": (FIRST, "o"), "waived": (SECOND, "^"), "inconclusive": (SECOND, "D")}.get(
+        word_of(record), (BAD, "X")
+    )
 
 
 def _share(used: float) -> str:
