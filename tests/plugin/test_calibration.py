@@ -40,7 +40,7 @@ def pytest_npuconf_faults(config):
 
 
 def words(environment: dict[str, str]) -> dict[str, str]:
-    mine = {k: v for k, v in environment.items() if not k.startswith(("NPUCONF", "PYTEST", "CI"))}
+    mine = {k: v for k, v in environment.items() if not k.startswith(("NPUCONF", "PYTEST"))}
     return {**mine, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 

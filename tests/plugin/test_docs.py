@@ -132,7 +132,7 @@ class Walk:
     def __init__(self, folder, *, whole):
         self.folder, self.whole, self.output, self.status = folder, whole, None, 0
         (folder / "my-model").mkdir()
-        hidden = ("PYTEST_", "NPUCONF_", "CI")
+        hidden = ("PYTEST_", "NPUCONF_")
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(hidden)} | {
             "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NPUCONF_CACHE": str(folder / "cache"),
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -69,7 +69,7 @@ def recorded(wide, tmp_path_factory) -> Recording:
     folder: Path = tmp_path_factory.mktemp("recording")
     (folder / "card.toml").write_text(card_of(wide))
     (folder / "conftest.py").write_text(EVERY_PHASE)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NPUCONF", "PYTEST", "CI"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("NPUCONF", "PYTEST"))}
     environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "NPUCONF_CACHE": str(folder / "cache")}
     words = [
         "-p",
@@ -103,12 +103,6 @@ def mine(recorded, tmp_path) -> Path:
 def wide_copy(wide, tmp_path) -> Path:
     """A copy of the checkpoint that a test may change."""
     return Path(shutil.copytree(wide, tmp_path / "weights"))
-
-
-@pytest.fixture(autouse=True)
-def _not_in_ci(monkeypatch) -> None:
-    """These tests record, wherever they run."""
-    monkeypatch.delenv("CI", raising=False)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

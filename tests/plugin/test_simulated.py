@@ -84,8 +84,7 @@ def test_a_defect_of_the_device_does_not_apply_elsewhere(run):
         (("--npuconf-simulate", "--npuconf-device", "cuda"), "*the device under test is cuda*"),
     ],
 )
-def test_what_cannot_be_simulated_is_a_usage_error(run, monkeypatch, arguments, line):
-    monkeypatch.delenv("CI", raising=False)
+def test_what_cannot_be_simulated_is_a_usage_error(run, arguments, line):
     result = run(*arguments, "--model", "card.toml")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([line])

@@ -87,7 +87,7 @@ def test_a_failure_says_which_module_and_the_command_that_repeats_it_alone(run):
 def on_terminal(folder, *arguments, **environment):
     """What pytest writes to a terminal."""
     controller, terminal = pty.openpty()
-    unset = ("CI", "NO_COLOR", "PY_COLORS", "FORCE_COLOR", "PYTEST_ADDOPTS")
+    unset = ("NO_COLOR", "PY_COLORS", "FORCE_COLOR", "PYTEST_ADDOPTS")
     clean = {name: value for name, value in os.environ.items() if name not in unset}
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     with subprocess.Popen(
