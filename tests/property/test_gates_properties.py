@@ -11,6 +11,7 @@ from scipy.stats import binom
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.gates import Gate, Measurement, Outcome, Sense
 from pytest_npuconf.stats import log_ratio_of_sums, ratio_of_sums, share_lower_bound
+from tests.realistic import real_documents
 
 ORDER = [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS]
 SENSES = st.sampled_from(list(Sense))
@@ -224,14 +225,6 @@ def central(coverage):
 def even_documents(rng, n, ratio=1.5):
     """Documents of one size, ratio errors normal: the assumptions of Student's interval hold."""
     return ratio + 0.2 * rng.standard_normal(n), np.ones(n)
-
-
-def real_documents(rng, n, ratio=1.5, size_sd=0.5, ratio_sd=0.3):
-    """Documents as they are: the yardstick's KL varies lognormally between documents (sd 0.5: the middle 95 %
-    lie within a factor of 2.7 of the median), and each has its own noise ratio about the common one (sd 0.3)."""
-    sizes = np.exp(size_sd * rng.standard_normal(n))
-    own = ratio * np.exp(ratio_sd * rng.standard_normal(n) - ratio_sd**2 / 2)
-    return sizes * own, sizes
 
 
 @pytest.mark.parametrize("documents", [6, 10, 32])
