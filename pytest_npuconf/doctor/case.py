@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from packaging.version import Version
 
-from pytest_npuconf.audit.rules._stated import Stated, version_of
+from pytest_npuconf.audit.stated_versions import Stated, version_of
 from pytest_npuconf.doctor.findings import Finding, Level
 from pytest_npuconf.fingerprint.collect import Collected, Host, collect
 from pytest_npuconf.fingerprint.readings import UNKNOWN, Fingerprint

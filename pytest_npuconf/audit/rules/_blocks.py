@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pytest_npuconf.audit.document import Pair
+from pytest_npuconf.audit.lines import NOT_PASSED, PASSED, Line
 from pytest_npuconf.audit.numbers import Number, numbers_in
-from pytest_npuconf.audit.rules._lines import NOT_PASSED, PASSED, Line
 from pytest_npuconf.audit.rules._thresholds import Bound, bound_in
 
 _LIMIT = r"门限|阈值|标准|通过标准|要求|threshold|limit|required|requirement|gate|criterion"

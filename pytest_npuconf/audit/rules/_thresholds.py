@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from pytest_npuconf.audit.lines import CONDITION, NOT_PASSED, PENDING, Line
 from pytest_npuconf.audit.numbers import Number, numbers_in
-from pytest_npuconf.audit.rules._lines import CONDITION, NOT_PASSED, PENDING, Line
 
 _AT_LEAST = (
     r"≥|>=|>|不低于|不小于|不少于|高于|大于|至少|at least|no less than|"

@@ -12,9 +12,9 @@ from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.data import Variable
 from pytest_npuconf.audit.data import environment as environment_data
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
-from pytest_npuconf.audit.rules._stated import settled, stated_versions
+from pytest_npuconf.audit.lines import DENIED, Line, lines_of
 from pytest_npuconf.audit.rules.shell import joined
+from pytest_npuconf.audit.stated_versions import settled, stated_versions
 
 ID = "environment-variable"
 _DEVICES = re.compile(r"ASCEND_(?:RT_VISIBLE|VISIBLE|RT)_DEVICES?(?:_IDS?|_LIST)?")

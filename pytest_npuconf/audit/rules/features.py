@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import DENIED, PENDING, Line, lines_of
+from pytest_npuconf.audit.lines import DENIED, PENDING, Line, lines_of
 
 ID = "feature-sample"
 _WORKS = re.compile(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.findings import Finding, Level
+from pytest_npuconf.audit.lines import DENIED, NOT_PASSED, Line, lines_of
 from pytest_npuconf.audit.numbers import numbers_in
-from pytest_npuconf.audit.rules._lines import DENIED, NOT_PASSED, Line, lines_of
 from pytest_npuconf.audit.rules._thresholds import Bound, bounds_in
 from pytest_npuconf.audit.rules._toml_gates import lint_text
 from pytest_npuconf.errors import CardError

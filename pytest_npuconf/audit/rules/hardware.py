@@ -11,7 +11,7 @@ from pytest_npuconf.audit.data import Chip, Product
 from pytest_npuconf.audit.data import chips as chip_data
 from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import DENIED, Line, cells_of, prose_of
+from pytest_npuconf.audit.lines import DENIED, Line, cells_of, prose_of
 
 
 @dataclass(frozen=True)

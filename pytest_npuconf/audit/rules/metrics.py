@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.findings import Finding, Level
+from pytest_npuconf.audit.lines import lines_of
 from pytest_npuconf.audit.numbers import numbers_in
-from pytest_npuconf.audit.rules._lines import lines_of
 
 ID = "undefined-metric"
 _RELATIVE = re.compile(r"相对误差|relative err(?:or)?|rel\.? ?err(?:or)?", re.I)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.document import Table
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import Line, prose_of
+from pytest_npuconf.audit.lines import Line, prose_of
 
 ID = "placeholder"
 # A whole cell, value or bracket that says "to be filled in".

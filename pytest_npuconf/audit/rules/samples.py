@@ -10,7 +10,7 @@ from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.data import Dataset
 from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import DENIED, Line, cells_of, lines_of
+from pytest_npuconf.audit.lines import DENIED, Line, cells_of, lines_of
 
 SIZE, BORROWED = "sample-size", "borrowed-score"
 ENOUGH = 59  # n of n whose one-sided 95 % lower bound is 95 %: 0.05 ** (1 / 59) = 0.9505

@@ -13,8 +13,8 @@ from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.document import Code
 from pytest_npuconf.audit.fences import open_quote
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
-from pytest_npuconf.audit.rules._stated import settled, stated_versions
+from pytest_npuconf.audit.lines import DENIED, Line, lines_of
+from pytest_npuconf.audit.stated_versions import settled, stated_versions
 
 ID = "shell"
 _SHELL = {"", "sh", "bash", "shell", "zsh", "console", "shell-session", "shellscript", "cmd", "terminal"}

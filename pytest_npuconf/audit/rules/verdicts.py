@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.document import Cell, Table
 from pytest_npuconf.audit.findings import Finding, Level
+from pytest_npuconf.audit.lines import NOT_PASSED, PASSED, PENDING, Line, cells_of, lines_of
 from pytest_npuconf.audit.numbers import Number, numbers_in
 from pytest_npuconf.audit.rules._blocks import blocks, pair_blocks, row_blocks
-from pytest_npuconf.audit.rules._lines import NOT_PASSED, PASSED, PENDING, Line, cells_of, lines_of
 from pytest_npuconf.audit.rules._thresholds import Bound, bound_in, bounds_in, overall_verdict
 
 THRESHOLD, WAITING = "verdict-threshold", "verdict-pending"

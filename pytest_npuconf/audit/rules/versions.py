@@ -12,8 +12,8 @@ from pytest_npuconf.audit.context import Context, Rule
 from pytest_npuconf.audit.data import Release
 from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.findings import Finding, Level
-from pytest_npuconf.audit.rules._lines import code_lines
-from pytest_npuconf.audit.rules._stated import Stated, release, settled, stated_versions, version_of
+from pytest_npuconf.audit.lines import code_lines
+from pytest_npuconf.audit.stated_versions import Stated, release, settled, stated_versions, version_of
 
 ID = "versions"
 _PACKAGES = ("torch", "torch_npu", "transformers", "numpy")

@@ -11,8 +11,8 @@ from packaging.version import Version
 from pytest_npuconf.audit.data import Release, chips
 from pytest_npuconf.audit.data import versions as version_data
 from pytest_npuconf.audit.findings import Level as AuditLevel
-from pytest_npuconf.audit.rules._stated import Stated, release, version_of
 from pytest_npuconf.audit.rules.versions import candidates, judge_package, judge_platform
+from pytest_npuconf.audit.stated_versions import Stated, release, version_of
 from pytest_npuconf.doctor.case import Case, Rule
 from pytest_npuconf.doctor.findings import Finding, Level
 

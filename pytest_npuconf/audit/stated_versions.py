@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from packaging.version import InvalidVersion, Version
 
 from pytest_npuconf.audit.document import CardText, kept
-from pytest_npuconf.audit.rules._lines import DENIED, Line, lines_of
+from pytest_npuconf.audit.lines import DENIED, Line, lines_of
 
 # The written name of each component. The longer name stands first where one begins another.
 _NAMES = {
