@@ -11,7 +11,7 @@ from pytest_npuconf.bundle.archive import sha256_of_bytes
 from pytest_npuconf.bundle.findings import Finding, Level, contradiction, note, wrong
 from pytest_npuconf.bundle.rejudge import OWN, called
 from pytest_npuconf.bundle.results_file import RESULTS
-from pytest_npuconf.cards.loading import _claims, _gates, _required, _waiver
+from pytest_npuconf.cards.decisions import read_claims, read_gates, read_required, read_waivers
 from pytest_npuconf.cards.schema import Card
 from pytest_npuconf.cards.toml_reader import Table
 from pytest_npuconf.check import SERVING
@@ -47,10 +47,10 @@ def read_rules(data: bytes, member: str) -> Card:
     return Card(
         name=root.take("name", str),
         path=Path(member),
-        required=_required(root.table("required")),
-        claims=_claims(root),
-        gates=_gates(root.table("gates")),
-        waivers=tuple(_waiver(table) for table in root.tables("waivers")),
+        required=read_required(root),
+        claims=read_claims(root),
+        gates=read_gates(root),
+        waivers=read_waivers(root),
     )
 
 

@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from pytest_npuconf.cards.schema import (
-    BETTER,
-    KINDS,
-    Card,
-    Claim,
-    ClaimGate,
-    GateOverride,
-    Prompt,
-    TokenProbe,
-    Waiver,
-    WeightsSource,
-)
+from pytest_npuconf.cards.decisions import read_claims, read_gates, read_required, read_waivers
+from pytest_npuconf.cards.schema import KINDS, Card, Prompt, TokenProbe, WeightsSource
 from pytest_npuconf.cards.serving import read_rerank, read_serving
 from pytest_npuconf.cards.speed import read_speed
 from pytest_npuconf.cards.tables import read_documents, read_files, read_minimum, read_samples, read_size
 from pytest_npuconf.cards.toml_reader import Table, read_toml
 from pytest_npuconf.errors import CardError, nearest
 from pytest_npuconf.files import sha256_of
-from pytest_npuconf.gates import Role, Sense
 from pytest_npuconf.locate import data_folder
 from pytest_npuconf.precisions import PRECISIONS
 
 CARD_FILE = "card.toml"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_SENSES = {">": Sense.AT_LEAST, ">=": Sense.AT_LEAST, "<": Sense.AT_MOST, "<=": Sense.AT_MOST, "+-": Sense.WITHIN}
 
 
 def card_folders(extra: Path | None = None) -> list[Path]:
@@ -117,10 +102,10 @@ def load_card(path: Path) -> Card:
         hidden_layers=layers,
         perplexity_texts=texts,
         long_texts=long_texts,
-        required=_required(root.table("required")),
-        claims=_claims(root),
-        gates=_gates(root.table("gates")),
-        waivers=tuple(_waiver(t) for t in root.tables("waivers")),
+        required=read_required(root),
+        claims=read_claims(root),
+        gates=read_gates(root),
+        waivers=read_waivers(root),
         generation_config=dict(root.take("generation_config", dict, {})),
         parameters=read_size(root.table("size")),
         files=read_files(root),
@@ -217,128 +202,6 @@ def shipped_documents() -> tuple[Prompt, ...]:
             table.finish()
         root.finish()
     return tuple(found)
-
-
-def _required(table: Table) -> dict[str, tuple[str, ...]]:
-    required = {}
-    for engine in list(table.data):
-        required[engine] = table.strings(engine)
-        if not required[engine]:
-            raise table.error(engine, "is empty: a model of which nothing is required cannot be conformant")
-    return required
-
-
-def _gates(table: Table) -> dict[str, GateOverride]:
-    gates = {}
-    for check in list(table.data):
-        entry = table.table(check)
-        bound = entry.take("bound", float)
-        if not math.isfinite(bound) or bound < 0:
-            raise entry.error("bound", f"must be a finite number of at least 0, got {bound}")
-        gates[check] = GateOverride(check, bound, entry.words("reason"))
-        entry.finish()
-    return gates
-
-
-def _claims(root: Table) -> tuple[Claim, ...]:
-    claims = [_claim(table) for table in root.tables("claims")]
-    seen: set[str] = set()
-    for table, claim in zip(root.tables("claims"), claims, strict=True):
-        if claim.id in seen:
-            raise table.error("id", f"{claim.id!r} appears twice")
-        seen.add(claim.id)
-    return tuple(claims)
-
-
-def _claim(table: Table) -> Claim:
-    claim = Claim(
-        id=table.words("id"),
-        documented=table.words("documented"),
-        source=table.words("source"),
-        value=_claim_value(table),
-        unit=table.take("unit", str, ""),
-        gate_stated=table.take("gate_stated", str, ""),
-        gate=_claim_gate(table.table("gate")) if "gate" in table else None,
-        check=table.take("check", str, ""),
-        statistic=table.take("statistic", str, ""),
-        better=table.choice("better", BETTER, "equal"),
-        tolerance=_tolerance(table),
-        conditions=_conditions(table),
-        role=Role(table.choice("role", tuple(r.value for r in Role), Role.CLAIM.value)),
-        reason=table.take("reason", str, ""),
-        audit=table.take("audit", str, ""),
-    )
-    if bool(claim.check) != bool(claim.statistic):
-        raise table.error("statistic", "and check come together: which figure of which check answers the claim?")
-    if claim.check and claim.gate is None and not _is_number(claim.value) and not _is_numbers(claim.value):
-        raise table.error(
-            "value", "must be one number, or a list of them, when the claim is answered by a check and has no gate"
-        )
-    table.finish()
-    return claim
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(_is_number(each) for each in value)
-
-
-def _claim_value(table: Table) -> Any:
-    value = table.take_any("value")
-    if not _all_finite(value):
-        raise table.error("value", f"must be finite, got {value}")
-    return value
-
-
-def _all_finite(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(_all_finite(v) for v in value.values())
-    if isinstance(value, list):
-        return all(_all_finite(v) for v in value)
-    return not isinstance(value, float) or math.isfinite(value)
-
-
-def _tolerance(table: Table) -> float | None:
-    if "tolerance" not in table:
-        return None
-    tolerance = table.take("tolerance", float)
-    if not 0 <= tolerance < math.inf:
-        raise table.error("tolerance", f"must be a finite number of at least 0, got {tolerance}")
-    return tolerance
-
-
-def _claim_gate(table: Table) -> ClaimGate:
-    gate = ClaimGate(_SENSES[table.choice("op", tuple(_SENSES), "")], table.take("bound", float))
-    if not math.isfinite(gate.bound):
-        raise table.error("bound", f"must be finite, got {gate.bound}")
-    table.finish()
-    return gate
-
-
-def _conditions(table: Table) -> dict[str, str]:
-    conditions = table.take("conditions", dict, {})
-    for key, value in conditions.items():
-        if not isinstance(value, str):
-            raise table.error("conditions", f"must map names to strings, {key} is {value!r}")
-    return conditions
-
-
-def _waiver(table: Table) -> Waiver:
-    expires = table.take("expires", datetime.date)
-    if isinstance(expires, datetime.datetime):
-        raise table.error("expires", f"must be a date without a time, got {expires}")
-    waiver = Waiver(
-        check=table.words("check"),
-        reason=table.words("reason"),
-        link=table.words("link"),
-        expires=expires,
-        conditions=_conditions(table),
-    )
-    table.finish()
-    return waiver
 
 
 def validate_names(card: Card, checks: Mapping[str, tuple[str, ...]], engines: tuple[str, ...]) -> None:

@@ -68,7 +68,9 @@ def compare(
     if blocks < FEWEST_BLOCKS:
         raise SettingsError(f"--blocks {blocks}: at least {FEWEST_BLOCKS} are needed", mend=f"--blocks {FEWEST_BLOCKS}")
     if not 0 < margin < 10:
-        raise SettingsError(f"--margin {margin:g}: must be a share above 0", mend="--margin 0.1 for ten per cent")
+        raise SettingsError(
+            f"--margin {margin:g}: must be a share above 0 and below 10", mend="--margin 0.1 for ten per cent"
+        )
     order, doubts = order_of(blocks), list[str]()
     at_a, at_b = (a, models[0]), (b, models[1])
     # A against A first: a server that is not warm yet shows there, and widens the floor

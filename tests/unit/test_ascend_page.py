@@ -24,7 +24,7 @@ RELEASE = "0.18.0"  # of vllm-ascend, whose row the page gives
 STARTING = [
     *sorted(path.relative_to(PACKAGE).as_posix() for path in (PACKAGE / "devices").rglob("*.py")),
     "option_values.py", "options.py", "plan.py", "report/evidence.py", "run_plugin.py", "collection.py", "doctor/command.py",
-    "cards/loading.py", "cards/toml_reader.py",
+    "cards/loading.py", "cards/decisions.py", "cards/toml_reader.py",
     "weights/search.py", "weights/checkpoint.py", "engines/transformers_engine.py", "references/choose.py",
     "references/packs.py", "references/sealed.py", "references/store.py",
 ]  # fmt: skip

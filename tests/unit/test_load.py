@@ -683,7 +683,11 @@ def test_a_second_server_that_fails_is_an_error(capsys):
 
 @pytest.mark.parametrize(
     ("more", "said"),
-    [(("--blocks", 5), "--blocks 5: at least 6"), (("--margin", 0), "--margin 0: must be a share above 0")],
+    [
+        (("--blocks", 5), "--blocks 5: at least 6"),
+        (("--margin", 0), "--margin 0: must be a share above 0 and below 10"),
+        (("--margin", 20), "--margin 20: must be a share above 0 and below 10"),
+    ],
 )
 def test_a_comparison_that_cannot_be(capsys, more, said):
     status, _, err = compared(capsys, "http://127.0.0.1:1", "http://127.0.0.1:2", *more)
