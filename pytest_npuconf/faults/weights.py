@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pytest_npuconf.devices.base import import_torch
@@ -38,14 +39,15 @@ def swap_gate(model: Any) -> None:
 
 
 def dead_rows(count: float) -> Injector:
-    """So many rows of the middle layer's up projection are zero."""
+    """So many rows of the middle layer's up projection are zero; of a fraction, the first inputs of one more row."""
 
     def inject(model: Any) -> None:
         torch = import_torch()
         weight = anatomy.middle_mlp(model).up_proj.weight
         with torch.no_grad():
-            for i in range(int(count)):
-                weight[(7 + 11 * i) % weight.shape[0]] = 0
+            for i in range(math.ceil(count)):
+                inputs = math.ceil(min(1.0, count - i) * weight.shape[1])
+                weight[(7 + 11 * i) % weight.shape[0], :inputs] = 0
 
     return inject
 

@@ -13,7 +13,7 @@ PICTURE = ROOT / "docs" / "detection.svg"
 UNITS = {
     "attention-scale-2%": "scale x (1 + m)",
     "rope-base": "base x (1 + m)",
-    "dead-weight-row": "zero rows of 512 of one up_proj",
+    "dead-weight-row": "zero rows of 512 of one up_proj; below 1, a part of one row",
     "accumulate-bf16": "relative rounding of each partial sum",
     "int8-scale": "scale of one tensor x (1 + m)",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
+import math
 
 import pytest
 
@@ -132,6 +133,14 @@ def test_more_of_it_is_worse(bench, fault):
 
     least, most = size(fault.magnitudes[0]), size(fault.magnitudes[-1])
     assert most > max(10 * least, FLOOR)
+
+
+@pytest.mark.parametrize("count", [1 / 64, 0.25, 1, 2.5])
+def test_rows_die_whole_or_in_part(count):
+    model = qwen3()
+    named("dead-weight-row").scaled(count)(model)
+    weight = anatomy.middle_mlp(model).up_proj.weight
+    assert int((weight == 0).sum()) == math.ceil(count * weight.shape[1])
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
