@@ -139,10 +139,7 @@ def assert_perplexity_close(
         except NonFiniteError as error:
             return _enforce(gate, _unusable("ppl.relative_change", text, error))
     nats = compare_perplexity(scores).estimate
-    rows = [
-        Row(s.name, relative_change(s.delta), f"PPL {s.candidate_ppl:.4f} against {s.reference_ppl:.4f}")
-        for s in scores
-    ]
+    rows = [Row(s.name, relative_change(s.delta), s.said) for s in scores]
     texts = {
         s.name: {"candidate_nll": s.candidate_nll, "reference_nll": s.reference_nll, "tokens": s.tokens} for s in scores
     }

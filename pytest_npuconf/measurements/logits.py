@@ -229,10 +229,7 @@ def perplexity(comparison: Comparison) -> Measurement:
     scores = [score_text(d.document.name, d.candidate_nll, d.reference_nll) for d in comparison.of("text")]
     delta = compare_perplexity(scores)
     rows = sorted(
-        (
-            Row(s.name, relative_change(s.delta), f"PPL {s.candidate_ppl:.4f} against {s.reference_ppl:.4f}")
-            for s in scores
-        ),
+        (Row(s.name, relative_change(s.delta), s.said) for s in scores),
         key=lambda r: -abs(r.value),
     )
     data = {

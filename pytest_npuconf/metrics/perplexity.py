@@ -25,6 +25,11 @@ def relative_change(nats: float) -> float:
     return math.expm1(min(nats, EXP_LIMIT))
 
 
+def format_perplexity(value: float) -> str:
+    """Four decimals, as cards give them; of a model so broken that the whole part is a million or more, an exponent."""
+    return f"{value:.4f}" if value < 1e6 else f"{value:.3e}"
+
+
 @dataclass(frozen=True)
 class TextScore:
     """One text over the same token ids: sums of negative log-likelihood in nats, and their common token count."""
@@ -47,6 +52,11 @@ class TextScore:
     def reference_ppl(self) -> float:
         """exp(sum nll / tokens)."""
         return _exp(self.reference_nll / self.tokens)
+
+    @property
+    def said(self) -> str:
+        """``PPL 12.3456 against 12.3400``."""
+        return f"PPL {format_perplexity(self.candidate_ppl)} against {format_perplexity(self.reference_ppl)}"
 
     @property
     def delta(self) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_npuconf.errors import MetricError, NonFiniteError
-from pytest_npuconf.metrics.perplexity import TextScore, compare_perplexity, score_text
+from pytest_npuconf.metrics.perplexity import TextScore, compare_perplexity, format_perplexity, score_text
 from pytest_npuconf.stats import ratio_of_sums
 
 LOG2 = math.log(2)
@@ -109,3 +109,10 @@ def test_a_ruined_port_gets_a_number_or_a_refusal_but_no_crash():
         return
     assert delta.estimate.value == pytest.approx(797.0)
     assert delta.max_abs_delta > 1e300
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(3.62632, "3.6263"), (999_999.0, "999999.0000"), (1.5e6, "1.500e+06"), (1e304, "1.000e+304")]
+)
+def test_a_perplexity_has_four_decimals_while_they_mean_something(value, said):
+    assert format_perplexity(value) == said

@@ -441,7 +441,19 @@ def test_perplexity_rises_where_the_candidate_is_worse():
     each = record(results(), "ppl.delta.bf16_fp32")
     each["data"]["texts"] = {"text 1": {"candidate_nll": 101.0, "reference_nll": 100.0, "tokens": 50}}
     (row,) = precision.perplexity("k", each).rows
-    assert row == ("text 1", "50", "7.538", "7.389", "+2.0201 %")
+    assert row == ("text 1", "50", "7.5383", "7.3891", "+2.0201 %")
+
+
+def test_a_perplexity_beyond_all_numbers_is_still_drawn():
+    each = record(results(), "ppl.delta.bf16_fp32")
+    broken = {"candidate_nll": 1e6, "reference_nll": 100.0, "tokens": 50}
+    each |= {"value": 1e300, "interval": [1e299, None]}
+    each["data"]["texts"] = {"text 1": broken, "text 2": {**broken, "candidate_nll": 1500.0}}
+    rows = precision.perplexity("k", each).rows
+    assert rows == (
+        ("text 1", "50", "1.014e+304", "7.3891", "+1.014e+306 %"),
+        ("text 2", "50", "1.069e+13", "7.3891", "+1.446e+14 %"),
+    )
 
 
 def speed_record(**data):

@@ -90,7 +90,7 @@ def margin_text(margin: float | None, decimals: int | None) -> str:
 
 def percent(value: float, decimals: int) -> str:
     """``-0.3224 %`` of a fraction."""
-    text = f"{100 * value:.{decimals}f}"
+    text = f"{100 * value:.{decimals}f}" if abs(value) < 1e7 else f"{100 * value:.8e}"
     return f"{text[1:] if not text.strip('-0.') and text.startswith('-') else text} %"
 
 

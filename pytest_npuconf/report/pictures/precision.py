@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pytest_npuconf.metrics.perplexity import TextScore, format_perplexity, relative_change
 from pytest_npuconf.records import Record
 from pytest_npuconf.report.pictures.drawing import (
     BAD,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_BARS = 22
+BROKEN = 1e6  # per cent: beyond it a change of perplexity is drawn by its power of ten
 FLOOR, CLIP = 1e-3, 30.0  # shares of a bound, of the picture's axis
 _LAYER = re.compile(r"\blayers?\.(\d+)\b|\bh\.(\d+)\b")
 _KINDS = (("attn", "attention", FIRST, "o"), ("mlp", "feed-forward", SECOND, "s"), ("norm", "norm", THIRD, "^"))
@@ -278,9 +280,8 @@ def perplexity(key: str, record: Record) -> Picture | None:
     texts = {name: found[name] for name in sorted(found, key=natural)}
     if not texts or record["value"] is None:
         return None
-    change = {
-        name: 100 * math.expm1((t["candidate_nll"] - t["reference_nll"]) / t["tokens"]) for name, t in texts.items()
-    }
+    scores = [TextScore(name, t["candidate_nll"], t["reference_nll"], int(t["tokens"])) for name, t in texts.items()]
+    change = {s.name: 100 * relative_change(s.delta) for s in scores}
     ends = [100 * (record["value"] if end is None else end) for end in record["interval"] or [record["value"]] * 2]
 
     def draw(figure: Figure) -> None:
@@ -292,6 +293,8 @@ def perplexity(key: str, record: Record) -> Picture | None:
         if record["bound"] is not None:
             for side in (-1, 1) if record["sense"] == "+-" else (1,):
                 axes.axvline(100 * side * record["bound"], color=INK, lw=1.2)
+        if max(map(abs, change.values())) > BROKEN:
+            axes.set_xscale("symlog", linthresh=1)
         axes.set(xlabel="change of perplexity (%)", yticks=range(len(change) + 1), ylim=(-0.6, len(change) + 0.6))
         axes.set_yticklabels(["all, interval", *reversed([shortened(name, 24) for name in change])])
 
@@ -303,10 +306,10 @@ def perplexity(key: str, record: Record) -> Picture | None:
         ("text", "tokens", "candidate", "reference", "change"),
         [
             (
-                name, t["tokens"], math.exp(t["candidate_nll"] / t["tokens"]), math.exp(t["reference_nll"] / t["tokens"]),
-                f"{change[name]:+.4f} %",
+                s.name, s.tokens, format_perplexity(s.candidate_ppl), format_perplexity(s.reference_ppl),
+                f"{change[s.name]:+.4f} %" if abs(change[s.name]) < BROKEN else f"{change[s.name]:+.3e} %",
             )
-            for name, t in texts.items()
+            for s in scores
         ],
         draw,
         height=1.1 + 0.26 * len(change),
