@@ -109,10 +109,11 @@ faults-check: $(VENV)/.dev  ## the short campaign on tiny-qwen3: a fault for eac
 campaign-page: $(VENV)/.dev  ## after faults: docs/campaign-MODEL.md from its JSON
 	$(VENV)/bin/python -m tests.benchmarks.campaign_page $(wildcard $(MODELS:%=$(RESULTS)/faults-%.json))
 
-false-alarms: $(VENV)/.dev  ## every benign variant on five disjoint prompt draws, on tiny-qwen3 and smollm2 (hours)
+false-alarms: $(VENV)/.dev  ## every benign variant on five disjoint prompt draws, on tiny-qwen3 and smollm2, into docs/false-alarms.md (two hours)
 	@mkdir -p $(RESULTS)
 	for model in tiny-qwen3 smollm2-135m-instruct; do $(VENV)/bin/python -m tests.benchmarks.false_alarms --model $$model \
-	  --draws 5 --json $(RESULTS)/false-alarms-$$model.json || failed=1; done; exit $${failed:-0}
+	  --draws 5 --resume --json $(RESULTS)/false-alarms-$$model.json || failed=1; done; \
+	  $(VENV)/bin/python -m tests.benchmarks.false_alarm_page $(RESULTS)/false-alarms-*.json && exit $${failed:-0}
 
 detection: $(VENV)/.dev  ## the smallest defect that is caught, by dtype: docs/detection.md and its picture (a quarter of an hour)
 	$(VENV)/bin/python -m tests.benchmarks.detection --write

@@ -239,11 +239,17 @@ def _blocks(logits: Float32) -> list[tuple[int, int]]:
 
 def _require_usable(document: Document, side: str, logits: Float32, start: int) -> None:
     """The yardstick and the reference must be finite: without them there is nothing to compare with."""
-    bad = non_finite_rows(logits, document, start)
+    require_finite_side(non_finite_rows(logits, document, start), f"logits of the {side}")
+
+
+def require_finite_side(bad: Sequence[NonFinite], side: str) -> None:
+    """Of a side that others are compared with.
+
+    Raises:
+        NonFiniteError: naming the first place.
+    """
     if bad:
-        raise NonFiniteError(
-            f"{bad[0].kind} in the logits of the {side} itself at {bad[0].place}: nothing to compare with"
-        )
+        raise NonFiniteError(f"{bad[0].kind} in the {side} itself at {bad[0].place}: nothing to compare with")
 
 
 def _score(

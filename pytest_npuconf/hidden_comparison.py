@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pytest_npuconf.comparison import NonFinite, noisiest, non_finite_rows
+from pytest_npuconf.comparison import NonFinite, noisiest, non_finite_rows, require_finite_side
 from pytest_npuconf.documents import Document
-from pytest_npuconf.errors import NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
 from pytest_npuconf.metrics.hidden import HiddenRows, compare_hidden
 
@@ -74,7 +73,4 @@ def compare_hidden_states(
 
 def _require_usable(document: Document, layer: str, sides: Mapping[str, States]) -> None:
     for side, states in sides.items():
-        if found := non_finite_rows(states[layer], document, where=f" {layer}"):
-            raise NonFiniteError(
-                f"{found[0].kind} in the hidden states of the {side} itself at {found[0].place}: nothing to compare with"
-            )
+        require_finite_side(non_finite_rows(states[layer], document, where=f" {layer}"), f"hidden states of the {side}")

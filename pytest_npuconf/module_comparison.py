@@ -113,13 +113,14 @@ def measure_noise(
 
     Raises:
         NonFiniteError: a member gives NaN or infinity: there is nothing to compare with.
-        EngineError: the model cannot be taken apart.
+        EngineError: the model cannot be taken apart, or a member's modules are not the reference's.
     """
     chosen, reach = module_documents(documents), max(len(d.ids) for d in documents)
     collected = collect(chosen, reference, members, reach, announce)
     for name, found in collected.items():
-        for module, words in {**found.non_finite, **found.unmatched}.items():
-            raise NonFiniteError(f"{module}, yardstick {name} at {dtype}: {words}: nothing to compare with")
+        for error, places in ((NonFiniteError, found.non_finite), (EngineError, found.unmatched)):
+            for module, words in places.items():
+                raise error(f"{module}, yardstick {name} at {dtype}: {words}: nothing to compare with")
     listed = list(collected.values())
     return ModuleNoise(
         dtype,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,23 @@ def log_ratio_of_sums(numerators: ArrayLike, denominators: ArrayLike, comparison
     half = min((plain.high - plain.value) / plain.value, 600.0)  # exp overflows float64 at 709
     wider = t_quantile(plain.n - 1, comparisons) / t_quantile(plain.n - 1)
     return Estimate(plain.value, plain.value * float(np.exp(-half * wider)), plain.value * float(np.exp(half)), plain.n)
+
+
+def largest_of(estimates: Collection[Estimate]) -> Estimate:
+    """Several ratios that one bound judges together: the largest value, lower end and upper end.
+
+    The lower end is above a bound where any one's is, the upper below it only where all are: neither may be read off the one
+    whose value happens to be the largest. For failing, the ends must be corrected for their number already
+    (:func:`log_ratio_of_sums`); passing needs no correction, since all have to (intersection-union: Berger, Technometrics 24,
+    1982). ``n`` is that of the one with the largest upper end, which keeps the verdict open.
+
+    Raises:
+        MetricError: there is none.
+    """
+    if not estimates:
+        raise MetricError("largest_of: there is no estimate to judge")
+    widest = max(estimates, key=lambda e: e.high)
+    return Estimate(max(e.value for e in estimates), max(e.low for e in estimates), widest.high, widest.n)
 
 
 def share_lower_bound(successes: int, n: int) -> float:

@@ -143,9 +143,13 @@ class _Campaign:
                 self.results[result["fault"], result["precision"]] = result
                 store.put(result, identity[result["fault"]])
                 progress.done(result)
-        self._look_for_leaks(told["precisions"])
+        looked = self._look_for_leaks(told["precisions"])
+        for result in self.results.values():
+            if result.get("process") in looked and not result.get("looked_after"):
+                result["looked_after"] = True
+                store.put(result, identity[result["fault"]])
         matrix = build(chosen, told["precisions"], self.results)
-        return {**matrix, **self._provenance(told, store), "leaks": self.leaks,
+        return {**matrix, **self._provenance(told, store), "leaks": self.leaks, "not_looked_after": self._not_looked_after(),
                 "wall_seconds": round(time.monotonic() - start, 1)}  # fmt: skip
 
     def _told(self) -> dict[str, Any]:
@@ -155,17 +159,31 @@ class _Campaign:
             raise SettingsError(what, mend=mend)
         return told
 
-    def _look_for_leaks(self, precisions: Sequence[str]) -> None:
-        """A fault must stay in its model: the clean model, judged again at the end by each process, gives the same verdicts."""
-        if not any(fault for fault, _ in self.results):
-            return
+    def _look_for_leaks(self, precisions: Sequence[str]) -> set[str]:
+        """A fault must stay in its model: the clean model, judged again at the end by each process, gives the same verdicts.
+
+        Returns:
+            The processes that were looked at.
+        """
+        looked: set[str] = set()
         for found in self.crew.again([Task("", p) for p in precisions]):
+            looked.add(found.get("process", ""))
             before = self.results.get(("", found["precision"]), {})
             if (now := _verdicts(found)) != (then := _verdicts(before)):
                 names = sorted(check for check in {*now, *then} if now.get(check) != then.get(check))
                 self.leaks.append(
                     f"at {found['precision']} the clean model is judged otherwise after the faults: {', '.join(names) or 'error'}"
                 )
+        return looked
+
+    def _not_looked_after(self) -> list[str]:
+        """Runs whose process ended before the clean model was judged again by it: of a call that was interrupted, or that a
+        later fault brought down."""
+        return sorted(
+            f"{fault} at {precision}"
+            for (fault, precision), result in self.results.items()
+            if fault and result["status"] == "judged" and not result.get("looked_after")
+        )
 
     def _provenance(self, told: Mapping[str, Any], store: Store) -> dict[str, Any]:
         facts = {**told["facts"], "threads": os.environ.get("OMP_NUM_THREADS", "")}

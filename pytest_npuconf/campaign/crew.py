@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
@@ -31,6 +33,7 @@ class Worker:
         self._process = context.Process(target=worker.main, args=(arguments, precisions, theirs, str(log)), daemon=True)
         self._process.start()
         theirs.close()
+        self.name = uuid.uuid4().hex[:12]
         self.told: Result | None = None
         self.task: Task | None = None
         self.started = 0.0
@@ -40,7 +43,8 @@ class Worker:
         """Start a run."""
         self.task, self.started = task, time.monotonic()
         self.used = self.used or bool(task.fault)
-        self.pipe.send((task.fault, task.precision))
+        with contextlib.suppress(BrokenPipeError):  # it died while it waited: the pipe's end is what is heard next
+            self.pipe.send((task.fault, task.precision))
 
     def hear(self) -> Result | None:
         """The result of the run, or how the process died; None after what it tells first."""
@@ -52,7 +56,7 @@ class Worker:
             self.told = message
             error = message.get("error")
             return self._failed("usage", error) if error else None
-        return message
+        return {**message, "process": self.name}
 
     def died(self) -> Result:
         """A result that says how the process ended, and its last words."""

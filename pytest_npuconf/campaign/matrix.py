@@ -13,8 +13,8 @@ Entry = dict[str, Any]
 MODULES = "modules.noise_ratio"
 PAIR = re.compile(r"\.[a-z]+\d+_[a-z]+\d+$")
 # What a fault comes to, worst first.
-OUTCOMES = ("error", "survived", "false alarm", "not run", "equivalent", "inapplicable", "caught", "quiet")
-BAD = OUTCOMES[:4]
+OUTCOMES = ("error", "survived", "false alarm", "refuted", "not run", "equivalent", "inapplicable", "caught", "quiet")
+BAD = OUTCOMES[:5]
 
 
 def build(
@@ -69,7 +69,9 @@ def _run(result: Result | None, module: str) -> Entry:
         return {"status": "not run"}
     if result["status"] != "judged":
         return {key: result[key] for key in ("status", "reason", "kind", "text", "seconds") if key in result}
-    required = {check: found for check, found in result["checks"].items() if found["role"] == "required"}
+    required = {
+        c: found for c, found in result["checks"].items() if found["role"] == "required" and not found["waived"]
+    }
     guilty = sorted({f["guilty"] for c, f in result["checks"].items() if c.startswith(MODULES) and f.get("guilty")})
     run: Entry = {
         "status": "judged",
@@ -110,6 +112,8 @@ def outcome(entry: Entry, without: str = "", precisions: Collection[str] | None 
     if entry["benign"]:
         return _benign_outcome(applied)
     caught = {p for p, run in applied.items() if _caught(run, without)}
+    if caught and entry["equivalent"]:
+        return "refuted"
     wanted = [p for p in entry["precisions"] if p in applied]
     enough = caught.issuperset(wanted) if wanted else bool(caught)
     if enough and not any(applied[p]["status"] in ("error", "not run") for p in wanted):

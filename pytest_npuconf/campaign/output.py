@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import string
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ def text(matrix: Matrix) -> str:
     for title, lines in (
         ("survivors: nothing caught them", _named(matrix, "survived")),
         ("equivalent: nothing caught them, and why nothing can", _named(matrix, "equivalent", "equivalent")),
+        (
+            "refuted: caught, although the catalogue proves that nothing can; the proof is wrong, or the gate",
+            _named(matrix, "refuted", "equivalent"),
+        ),
         ("false alarms: benign variants that a required check objects to", _false_alarms(matrix)),
         ("do not apply to this model", _inapplicable(matrix)),
         ("ended in an error, which catches nothing", _errors(matrix)),
@@ -47,6 +52,10 @@ def text(matrix: Matrix) -> str:
         ("caught, but by none of the checks that were expected to", _unexpected(matrix)),
         ("another module was named than the guilty one", _wrong_modules(matrix)),
         ("reached the next run", list(matrix.get("leaks", []))),
+        (
+            "not looked for whether these reached the next run: their processes ended before",
+            _names(matrix.get("not_looked_after", [])),
+        ),
         ("caught by this gate alone", _alone(matrix)),
     ):
         parts += ["", f"{title}:", *(f"  {line}" for line in lines)] if lines else []
@@ -99,6 +108,10 @@ def _cell(run: Mapping[str, Any], letters: Mapping[str, str]) -> str:
         return short[: max(3, len(letters))]
     checks = run["checks"]
     return "".join(MARKS.get(checks[check]["verdict"], NOTHING) if check in checks else NOTHING for check in letters)
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    return textwrap.wrap(", ".join(names), 120)
 
 
 def _named(matrix: Matrix, wanted: str, why: str = "description") -> list[str]:
@@ -196,7 +209,7 @@ def _summary(matrix: Matrix) -> list[str]:
     ]
 
 
-_TOLD = ("survived", "false alarm", "quiet", "equivalent", "inapplicable", "error", "not run")
+_TOLD = ("survived", "false alarm", "refuted", "quiet", "equivalent", "inapplicable", "error", "not run")
 
 
 def _plural(name: str, count: int) -> str:

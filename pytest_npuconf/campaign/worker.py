@@ -108,7 +108,7 @@ class Teller:
             "asked": [name for name, check in CHECKS.items() if plan.asks(check, model)],
             "labels": plan.labels(model),
             "facts": {key: value for key, value in plan.provenance.items() if key != "fault"},
-            "faults": [told(fault) for fault in faults.values()],
+            "faults": [told(fault, _layers(plan, model)) for fault in faults.values()],
             "conditions": conditions(config, plan, model),
         }
         return 0
@@ -121,9 +121,17 @@ def shipped() -> tuple[Fault, ...]:
     return CATALOGUE
 
 
-def told(fault: Fault) -> dict[str, Any]:
-    """A fault without what only its process can use; ``identity`` is another one when the fault changes."""
-    plain = {name: getattr(fault, name) for name in TOLD} | {"precisions": list(fault.precisions)}
+def _layers(plan: Plan, model: str) -> int | None:
+    """Decoder layers, as config.json has them."""
+    found = plan.checkpoints[model].config_value("num_hidden_layers")
+    return found if isinstance(found, int) else None
+
+
+def told(fault: Fault, layers: int | None = None) -> dict[str, Any]:
+    """A fault without what only its process can use, its ``module`` in a model of so many layers; ``identity`` is another one
+    when the fault changes."""
+    plain = {name: getattr(fault, name) for name in TOLD}
+    plain |= {"precisions": list(fault.precisions), "module": fault.module_of(layers)}
     home = inspect.getsourcefile(inspect.unwrap(fault.inject)) if inspect.isroutine(fault.inject) else None
     source = sha256_of(Path(home)) if home and Path(home).is_file() else ""
     return {**plain, "identity": _digest([plain["name"], plain["magnitude"], source])}

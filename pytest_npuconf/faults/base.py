@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pytest_npuconf.faults.proxy import Proxy
 
 Injector = Callable[[Any], None]
+MIDDLE = "{middle}"  # in a fault's ``module``: the number of the middle layer, which faults of a single layer break
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Fault:
         benign: a variant that nothing may object to: it is labelled ``VARIANT``, not ``FAULT``.
         seen: where it happened in the field, with a source; empty when we know of none.
         module: fnmatch pattern of the guilty module's name, as in ``model.named_modules()``, or ``attention_mask``; empty when
-            it is not one module.
+            it is not one module. ``{middle}`` in it is the number of the middle layer (:meth:`module_of`).
         precisions: dtypes at which it must be caught; empty: at least one of those that the model runs at.
         scaled: the injector of another magnitude, for detection curves; zero magnitude is a healthy model.
         magnitudes: magnitudes for such a curve, smallest first.
@@ -56,6 +57,11 @@ class Fault:
     def checks(self) -> tuple[str, ...]:
         """Names of the checks that should catch it."""
         return () if self.expected == "nothing" else tuple(name.strip() for name in self.expected.split(","))
+
+    def module_of(self, layers: int | None) -> str:
+        """``module`` for a model with so many decoder layers: the middle one is number ``layers // 2``, as
+        ``faults.anatomy.middle`` counts. Any layer matches where their number is not known."""
+        return self.module.replace(MIDDLE, "*" if layers is None else str(layers // 2))
 
     def in_front_of(self, url: str) -> Proxy:
         """A running proxy that breaks the server at ``url`` so; the caller closes it.

@@ -9,7 +9,7 @@ EVERY = ("float32", "bfloat16", "float16")
 BATCH = "equivalence.batch"
 CACHE = "equivalence.cache"
 REPEAT = "equivalence.repeat"
-MLP = "model.layers.*.mlp"
+MLP = "model.layers.{middle}.mlp"
 
 CACHES = (
     Fault("kv-page-lost", "the first page of cached keys and values is zero", "128 tokens", CACHE, cache.lost_page,

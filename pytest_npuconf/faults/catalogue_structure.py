@@ -58,9 +58,9 @@ NORMS = (
           module="model.*norm*", precisions=EVERY,
           seen="linkedin/Liger-Kernel#74: the offset of Gemma's norm, mistaken the other way"),
     Fault("nan-weight", "one element of one norm weight is NaN", "1 element", "logits.finite", norms.poison_weight,
-          module="model.layers.*.*norm", precisions=EVERY),
+          module="model.layers.{middle}.*norm", precisions=EVERY),
     Fault("nan-to-zero", "one element of one norm weight is NaN and the device makes NaN zero", "1 channel", LOGITS,
-          norms.nan_to_zero, module="model.layers.*.*norm",
+          norms.nan_to_zero, module="model.layers.{middle}.*norm",
           seen="DeepLink-org/DIOPI#644: NaN and Inf do not show where Ascend saturates"),
 )  # fmt: skip
 
@@ -117,20 +117,20 @@ ARITHMETIC = (
           arithmetic.truncate_inputs(arithmetic.to_nearest, 10), module="model.layers.*", precisions=FLOAT32,
           seen="hw-native-sys/PTOAS#990: HF32 of Ascend's cube unit, 19 bits in all, to zero or to even"),
     Fault("saturation", "a flipped exponent bit of one weight; the device saturates at 65504 instead of Inf", "1 weight x2^14",
-          LOGITS, weights.saturate, module="model.layers.*.mlp.down_proj", precisions=EVERY,
+          LOGITS, weights.saturate, module="model.layers.{middle}.mlp.down_proj", precisions=EVERY,
           seen="DeepLink-org/DIOPI#644, DeepLink-org/deeplink.framework#684: overflow is 65504 on Ascend by default"),
 )  # fmt: skip
 
 WEIGHTS = (
     Fault("skipped-layer", "the middle decoder layer returns its input", "1 layer", LOGITS, weights.skip_layer,
-          module="model.layers.*", precisions=EVERY),
+          module="model.layers.{middle}", precisions=EVERY),
     Fault("wrong-activation", "MLPs are gated by GELU for SiLU", "every layer", LOGITS, weights.gelu,
           module="model.layers.*.mlp*", precisions=EVERY,
           seen="vllm-project/vllm#3411, huggingface/transformers#29402: another GELU than the model's"),
     Fault("gate-up-swapped", "gate and up projections have changed places", "every layer", LOGITS, weights.swap_gate,
           module="model.layers.*.mlp*", precisions=EVERY),
     Fault("dead-weight-row", "one row of one MLP weight is zero", "1 of all rows", "modules.noise_ratio, logits.rel_l2",
-          weights.dead_rows(1), module="model.layers.*.mlp.up_proj", precisions=FLOAT32,
+          weights.dead_rows(1), module="model.layers.{middle}.mlp.up_proj", precisions=FLOAT32,
           scaled=weights.dead_rows, magnitudes=(1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0, 64.0, 128.0)),
     Fault("stale-head", "the head is another copy of the tied embedding, 10 % off", "relative 0.1", LOGITS,
           weights.stale_head(0.1), module="lm_head", precisions=EVERY, scaled=weights.stale_head,
@@ -139,10 +139,10 @@ WEIGHTS = (
     Fault("int8-per-tensor", "projections are kept in eight bits with one scale for each tensor", "1/254 of the greatest weight",
           LOGITS, weights.int8_per_tensor, module="model.layers.*_proj", precisions=EVERY),
     Fault("int8-scale", "the scale of one tensor is 5 % too big", "x1.05", "modules.noise_ratio", weights.int8_scale(0.05),
-          module="model.layers.*.mlp.up_proj", precisions=EVERY, scaled=weights.int8_scale,
+          module="model.layers.{middle}.mlp.up_proj", precisions=EVERY, scaled=weights.int8_scale,
           magnitudes=(*TINY, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.05, 0.1, 0.3)),
     Fault("int4-nibbles", "one tensor is kept in four bits and the halves of each byte are swapped", "1 tensor", LOGITS,
-          weights.nibbles, module="model.layers.*.mlp.up_proj", precisions=EVERY,
+          weights.nibbles, module="model.layers.{middle}.mlp.up_proj", precisions=EVERY,
           seen="amd/Quark#30: packed in one order, read in another"),
 )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from pytest_npuconf.equivalence_comparison import Compared, Equivalence, RunNois
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.gates import Measurement, Row, format_number
 from pytest_npuconf.measurements.logits import worst_rows
-from pytest_npuconf.stats import Estimate, log_ratio_of_sums, ratio_of_sums
+from pytest_npuconf.stats import Estimate, largest_of, log_ratio_of_sums, ratio_of_sums
 
 RATIO, ERROR, REPEATS = "kl.equivalence_ratio", "rel_l2.equivalence", "repeats.differing"
 ROUNDINGS = 2  # either way rounds in its own manner, and independent errors add in the square, which KL is
@@ -50,11 +51,16 @@ def equivalence_ratio(found: Equivalence) -> Measurement:
     rows, groups = worst_rows(single), _groups(found.compared, noise)
     name = max(groups, key=lambda g: groups[g].value)
     alone, documents = rows[0].value / thresholds.EQUIVALENCE_ROW.value, {c.document.name for c in found.compared}
-    value = max(groups[name].value, alone)
-    low = min(value, max(alone, *(e.low for e in groups.values())))
-    high = max(value, *(e.high for e in groups.values()))
+    worst = largest_of(groups.values())
+    value = max(worst.value, alone)
+    low, high = min(value, max(alone, worst.low)), max(value, worst.high)
     data = _data(found) | {
-        "groups": {g: {"ratio": e.value, "low": e.low, "high": e.high, "documents": e.n} for g, e in groups.items()},
+        "groups": {g: {**_kept(e), "documents": e.n} for g, e in groups.items()},
+        "notes": [
+            f"{g}: one document has no spread to see; at least two are needed"
+            for g, e in groups.items()
+            if e.n < 2 and e.value
+        ],
         "decides": rows[0].place if alone > groups[name].value else name,
         "row_width": thresholds.EQUIVALENCE_ROW.value,
     }
@@ -122,13 +128,19 @@ def _groups(compared: Sequence[Compared], noise: RunNoise) -> dict[str, Estimate
 
 def _estimate(documents: Mapping[str, tuple[float, float]], groups: int) -> Estimate:
     """The lower end on the log scale, corrected for the number of groups; the upper on the plain one: where most rows are
-    bit-equal and one is not, the logarithm would have any small ratio reach any bound. One document has no spread to see."""
+    bit-equal and one is not, the logarithm would have any small ratio reach any bound. One document has no spread to see: its
+    ratio may be anything, but for equal bits."""
     kl, rounding = (np.array(side) for side in zip(*documents.values(), strict=True))
     if kl.size == 1 or rounding.max() == rounding.sum():
         ratio = _ratio(float(kl.sum()), float(rounding.sum()))
-        return Estimate(ratio, ratio, ratio, 1)
+        return Estimate(ratio, 0.0, math.inf if ratio else 0.0, 1)
     plain, low = ratio_of_sums(kl, rounding), log_ratio_of_sums(kl, rounding, groups).low
     return Estimate(plain.value, low, plain.high, plain.n)
+
+
+def _kept(estimate: Estimate) -> dict[str, float | None]:
+    high = estimate.high if math.isfinite(estimate.high) else None
+    return {"ratio": estimate.value, "low": estimate.low, "high": high}
 
 
 def _size(c: Compared) -> str:

@@ -9,16 +9,15 @@ from pytest_npuconf.documents import bucket_of
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.gates import Measurement, Row, format_number
 from pytest_npuconf.measurements.logits import broken
-from pytest_npuconf.stats import Estimate, log_ratio_of_sums
+from pytest_npuconf.stats import Estimate, largest_of, log_ratio_of_sums
 
 METRIC = "kl.noise_ratio.worst_bucket"
 
 
 def kl_by_position(comparison: Comparison) -> Measurement:
-    """The noise ratio of each bucket of positions; the worst bucket decides. The sample are windows of at most 16 positions:
-    what rounding does at one place says little of what it does 100 tokens on, given the text.
-
-    The interval's lower end is corrected for the number of buckets.
+    """The noise ratio of each bucket of positions: one bucket beyond the bound fails, and all have to be inside it. The sample
+    are windows of at most 16 positions: what rounding does at one place says little of what it does 100 tokens on, given the
+    text. Lower ends are corrected for the number of buckets; a bucket with a single window is named, not judged.
 
     Raises:
         MetricError: the run has no documents of the positions.
@@ -34,7 +33,7 @@ def kl_by_position(comparison: Comparison) -> Measurement:
         candidate, noise = (np.array(side) for side in zip(*pairs, strict=True))
         estimates[bucket] = log_ratio_of_sums(candidate, noise, len(usable))
     ordered = sorted(estimates, key=lambda bucket: -estimates[bucket].value)
-    worst = estimates[ordered[0]]
+    worst, too_few = largest_of(estimates.values()), sorted(windows.keys() - usable.keys())
     return Measurement(
         METRIC,
         worst.value,
@@ -46,7 +45,10 @@ def kl_by_position(comparison: Comparison) -> Measurement:
             "buckets": {
                 b: {"ratio": e.value, "low": e.low, "high": e.high, "windows": e.n} for b, e in estimates.items()
             },
-            "too_few": sorted(windows.keys() - usable.keys()),
+            "too_few": too_few,
+            "notes": [
+                f"not judged: positions {b}: one window has no spread; give another text as long" for b in too_few
+            ],
         },
     )
 

@@ -12,7 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from pytest_npuconf.comparison import Comparison, Noise, compare, noise_of_two_roundings, noise_of_yardstick
+from pytest_npuconf.comparison import (
+    Comparison,
+    Noise,
+    compare,
+    noise_of_two_roundings,
+    noise_of_yardstick,
+    require_finite_side,
+)
 from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
@@ -136,6 +143,8 @@ def _noise(
     hidden = compare_hidden_states(
         inputs, layers, hidden_members[REFERENCE_VARIANT.name], stored.hidden_states, hidden_members
     )
+    for found, what in ((full, "logits"), (hidden, "hidden states")):
+        require_finite_side(found.non_finite, f"{what} of the yardstick {REFERENCE_VARIANT.name}")
     noise = {pair.name: _plain(noise_of_yardstick(compact.documents))}
     noise[pair.name]["hidden"] = {layer: list(map(float, sums)) for layer, sums in hidden.noise.items()}
     if dtype != "float32":

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from pytest_npuconf.comparison import Noise, compare, noise_of_two_roundings
+from pytest_npuconf.comparison import Noise, compare, noise_of_two_roundings, require_finite_side
 from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
@@ -78,6 +78,7 @@ class SharedReference(LiveReference):
             lambda document: self.forward(against, document),
             members,
         )
+        require_finite_side(found.non_finite, f"logits of the yardstick {REFERENCE_VARIANT.name}")
         self._kept["noise", against.name] = found.noise
         if pair.candidate == "float32":
             return found.noise
@@ -95,6 +96,7 @@ class SharedReference(LiveReference):
             self.hidden_states,
             members,
         )
+        require_finite_side(found.non_finite, f"hidden states of the yardstick {REFERENCE_VARIANT.name}")
         return found.noise
 
 

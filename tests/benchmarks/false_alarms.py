@@ -2,6 +2,9 @@
 
 ``python -m tests.benchmarks.false_alarms --model tiny-qwen3 [--draws 5] [--precision bfloat16] [--device cuda] [--json FILE]``
 
+``--json`` is written after each run; ``--resume`` leaves out the runs that it has. ``--draw N`` measures that one of the draws, so
+that several processes can share the work, each with a file of its own: tests.benchmarks.false_alarm_page reads them together.
+
 A draw has documents of the shipped lengths, prompts, inputs and texts, all cut from the card's texts so that no two draws share
 a token's place. A draw is smaller than the card's own set, so some verdicts are inconclusive: they are counted apart. Exit 1 on
 a false alarm. The bound of the rate is Clopper and Pearson's, one-sided 95 %, over runs (a variant on a draw at a dtype); runs
@@ -17,10 +20,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from pytest_npuconf.calibration.noise import Judged
 from pytest_npuconf.calibration.run import Case, benign, measure
 from pytest_npuconf.documents import Document, windows
 from pytest_npuconf.errors import FaultError, SettingsError
+from pytest_npuconf.files import write_atomically
 from pytest_npuconf.gates import Outcome
 from pytest_npuconf.option_values import parse_path, parse_precisions
 from pytest_npuconf.options import Settings
@@ -29,6 +35,7 @@ from pytest_npuconf.progress import Progress
 from pytest_npuconf.references.shared import SharedReferences
 from pytest_npuconf.stats import share_upper_bound
 
+FACTS = ("host", "torch", "transformers", "npuconf", "python")  # runs of other ones are not one measurement
 # tokens of each document of a draw, by kind; 39 in all, 2,356 tokens
 LENGTHS = {
     "document": (513, 257, 129, 128, *(48,) * 14, 17, 16, 15, 1),
@@ -93,36 +100,76 @@ def main() -> int:
     parser.add_argument("--precision", type=parse_precisions, default=())
     parser.add_argument("--variant", action="append", default=[])
     parser.add_argument("--weights", type=parse_path)
+    parser.add_argument("--draw", type=int, action="append", default=[])
     parser.add_argument("--json", type=parse_path)
+    parser.add_argument("--resume", action="store_true", help="leave out the runs that --json has")
     parsed = parser.parse_args()
+    if parsed.resume and not parsed.json:
+        parser.error("--resume needs the --json of the runs before")
     plan = plan_of(parsed.model, parsed.device, parsed.precision, parsed.weights)
     (model,) = plan.cards
     variants = [v for v in benign(()) if not parsed.variant or v.name in parsed.variant]
-    runs, start = [], time.monotonic()
+    runs, start = before(parsed.json, plan) if parsed.resume else [], time.monotonic()
+    done = {(run["draw"], run["dtype"], run["variant"]) for run in runs}
     for number, documents in enumerate(draws_of(plan, model, parsed.draws), start=1):
+        todo = [(p, v) for p in plan.precisions[model] for v in variants if (number, p, v.name) not in done]
+        if not todo or (parsed.draw and number not in parsed.draw):
+            continue
         drawn = dataclasses.replace(plan, documents={model: documents})
         shared = SharedReferences()
-        for dtype in plan.precisions[model]:
-            for variant in variants:
-                try:
-                    judged = measure(drawn, Case(model, dtype, variant), shared, Progress())
-                except FaultError as error:
-                    print(f"draw {number} {dtype} {variant.name}: does not apply: {error.what}", flush=True)
-                    continue
-                open_ones = [c for c, j in judged.items() if j.outcome == Outcome.INCONCLUSIVE.value]
-                alarms = [f"{c} = {j.said}" for c, j in judged.items() if j.failed]
-                runs.append({"draw": number, "dtype": dtype, "variant": variant.name, "alarms": alarms,
-                             "inconclusive": open_ones, "figures": {c: j.figure for c, j in judged.items()}})  # fmt: skip
-                said = f"FALSE ALARM {'; '.join(alarms)}" if alarms else "no alarm"
-                more = f"; inconclusive: {', '.join(open_ones)}" if open_ones else ""
-                print(
-                    f"draw {number} {dtype} {variant.name}: {said}{more} ({time.monotonic() - start:.0f} s)", flush=True
-                )
+        for dtype, variant in todo:
+            try:
+                judged = measure(drawn, Case(model, dtype, variant), shared, Progress())
+            except FaultError as error:
+                print(f"draw {number} {dtype} {variant.name}: does not apply: {error.what}", flush=True)
+                continue
+            runs.append(run_of(number, dtype, variant.name, judged))
+            keep(parsed.json, model, plan, runs)
+            print(f"{said(runs[-1])} ({time.monotonic() - start:.0f} s)", flush=True)
         shared.live(drawn, model).close()
-    return report(model, plan, runs, parsed.json)
+    return report(model, plan, runs)
 
 
-def report(model: str, plan: Plan, runs: list[dict[str, object]], path: Path | None) -> int:
+def run_of(draw: int, dtype: str, variant: str, judged: dict[str, Judged]) -> dict[str, Any]:
+    """One run, as it is kept."""
+    return {
+        "draw": draw, "dtype": dtype, "variant": variant,
+        "alarms": [f"{c} = {j.said}" for c, j in judged.items() if j.failed],
+        "inconclusive": [c for c, j in judged.items() if j.outcome == Outcome.INCONCLUSIVE.value],
+        "figures": {c: j.figure for c, j in judged.items()},
+    }  # fmt: skip
+
+
+def said(run: dict[str, Any]) -> str:
+    """One line."""
+    verdict = f"FALSE ALARM {'; '.join(run['alarms'])}" if run["alarms"] else "no alarm"
+    more = f"; inconclusive: {', '.join(run['inconclusive'])}" if run["inconclusive"] else ""
+    return f"draw {run['draw']} {run['dtype']} {run['variant']}: {verdict}{more}"
+
+
+def before(path: Path, plan: Plan) -> list[dict[str, Any]]:
+    """The runs of an earlier call, if it had the same facts.
+
+    Raises:
+        SettingsError: it did not.
+    """
+    if not path.exists():
+        return []
+    made = json.loads(path.read_text(encoding="utf-8"))
+    if other := ", ".join(key for key in FACTS if made["facts"].get(key) != plan.facts.get(key)):
+        raise SettingsError(f"{path} was measured elsewhere: {other} differ", mend="another --json, or no --resume")
+    runs: list[dict[str, Any]] = made["runs"]
+    return runs
+
+
+def keep(path: Path | None, model: str, plan: Plan, runs: list[dict[str, Any]]) -> None:
+    """All runs so far, by one rename."""
+    if path:
+        made = {"model": model, "time": time.strftime("%Y-%m-%d"), "facts": plan.facts, "runs": runs}
+        write_atomically(path, json.dumps(made, indent=1, sort_keys=True).encode())
+
+
+def report(model: str, plan: Plan, runs: list[dict[str, Any]]) -> int:
     bad, open_ones = ([r for r in runs if r[key]] for key in ("alarms", "inconclusive"))
     for variant in dict.fromkeys(r["variant"] for r in runs):
         mine = [r for r in runs if r["variant"] == variant]
@@ -133,8 +180,6 @@ def report(model: str, plan: Plan, runs: list[dict[str, object]], path: Path | N
         f"{model} on {plan.device.name}: {len(bad)} of {len(runs)} runs raised a false alarm: at most {rate:.1%} of such runs "
         f"(95 %); {len(open_ones)} inconclusive"
     )
-    if path:
-        path.write_text(json.dumps({"model": model, "facts": plan.facts, "runs": runs}, indent=1, sort_keys=True))
     return 1 if bad or not runs else 0
 
 

@@ -97,6 +97,8 @@ def test_a_campaign_with_each_outcome(start):
     }
     assert data["clean_outcome"] == "quiet"
     assert data["leaks"] == []
+    # the process that ran them was brought down before it could be looked at; t-same came after
+    assert data["not_looked_after"] == ["t-head at float32", "t-quiet at float32"]
     assert data["facts"]["torch"]
     assert data["labels"] == ["CPU", "STAND-IN"]
     assert "model.config" in data["left_out"]
@@ -125,6 +127,14 @@ def test_an_interrupted_campaign_goes_on(start):
     assert "1 of 2  t-wait, float32: caught" in err
     assert "t-head, float32" not in err
     assert "overall: 2 of 2 caught (100%), 1 benign and quiet" in out
+    unseen = "not looked for whether these reached the next run: their processes ended before:\n  t-head at float32\n"
+    assert unseen in out
+    process = start(*named("t-head", "t-wait", "t-same"), "--resume", "--json", "m.json")
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, out + err
+    assert "4 of 4 runs are there already" in err
+    assert unseen in out
+    assert json.loads((start.folder / "m.json").read_text())["not_looked_after"] == ["t-head at float32"]
 
 
 def test_a_killed_campaign_leaves_no_process(start):

@@ -9,8 +9,10 @@ import pytest
 from pytest_npuconf.campaign import matrix, output, session
 from pytest_npuconf.campaign.command import _again, _choose, _of_another_engine
 from pytest_npuconf.campaign.store import Store, Task
+from pytest_npuconf.campaign.worker import told
 from pytest_npuconf.cli import _parser
 from pytest_npuconf.errors import FaultError, SettingsError
+from pytest_npuconf.faults.catalogue import choose_fault
 
 LOW, FULL = "bfloat16", "float32"
 KL, REL, FINITE, MODULES = "kl.noise_ratio", "logits.rel_l2", "logits.finite", "modules.noise_ratio"
@@ -82,10 +84,37 @@ def test_inconclusive_and_claims_catch_nothing():
     assert entry["runs"][LOW]["inconclusive"] == ["kl.noise_ratio.bf16_fp32"]
 
 
-def test_a_survivor_with_a_proof_is_equivalent_and_a_caught_one_is_caught():
+def test_a_survivor_with_a_proof_is_equivalent_and_a_caught_one_refutes_it():
     given = fault("a", equivalent="the mask is symmetric")
     assert only([given], judged("a", LOW), judged("a", FULL))["outcome"] == "equivalent"
-    assert only([given], judged("a", LOW), judged("a", FULL, fail=[KL]))["outcome"] == "caught"
+    found = build([given], judged("a", LOW), judged("a", FULL, fail=[KL]))
+    assert found["faults"][0]["outcome"] == "refuted"
+    assert not matrix.good(found)
+    said = output.text(found)
+    assert "the proof is wrong, or the gate:\n  a: the mask is symmetric" in said
+    assert "overall: 0 of 0 caught, 1 refuted" in said
+
+
+def test_what_the_card_waives_catches_nothing():
+    run = judged("a", LOW, fail=[KL])
+    run["checks"][f"{KL}.{PAIR[LOW]}"]["waived"] = "known"
+    assert only([fault("a")], run, precisions=(LOW,))["outcome"] == "survived"
+
+
+def test_a_fault_of_the_middle_layer_is_located_in_no_other():
+    given = told(choose_fault("dead-weight-row", []), 6)
+    assert given["module"] == "model.layers.3.mlp.up_proj"
+    for layer, located in ((3, "right"), (0, "wrong"), (13, "wrong")):
+        run = judged("dead-weight-row", FULL, fail=[MODULES], guilty=f"model.layers.{layer}.mlp.up_proj")
+        assert only([given], run, precisions=(FULL,))["located"] == located
+    assert told(choose_fault("dead-weight-row", []))["module"] == "model.layers.*.mlp.up_proj"
+
+
+def test_runs_whose_process_nobody_looked_at_again_are_named():
+    found = build([fault("a")], judged("a", LOW, fail=[KL]), judged("a", FULL, fail=[KL]))
+    said = output.text({**found, "not_looked_after": ["a at bfloat16"]})
+    assert "not looked for whether these reached the next run: their processes ended before:\n  a at bfloat16" in said
+    assert matrix.good({**found, "not_looked_after": ["a at bfloat16"]})
 
 
 @pytest.mark.parametrize("kind", ["usage", "internal", "crash", "hang", "incomplete"])

@@ -1,6 +1,7 @@
 """The candidate against itself: which conditions are chosen, what of them is compared, and what is measured."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -310,10 +311,22 @@ def unit(*compared):
     return RunNoise({c.document.name: {c.runs[0]: float(c.kl.size)} for c in compared}, gap_sd=0.1)
 
 
-def test_a_single_document_has_no_interval():
+def test_a_single_document_settles_nothing():
     only = pair([1.0, 3.0])
     m = measurements.equivalence_ratio(Equivalence((only,), noise=unit(only)))
-    assert (m.value, m.interval, m.n) == (1.0, (1.0, 1.0), 1)
+    assert (m.value, m.n) == (1.0, 1)
+    assert m.interval == (0.5, math.inf)  # of the single row, half its ratio for its width
+    verdict = Gate("g", 1.5).judge(m)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert "g: one document has no spread to see; at least two are needed" in verdict.message()
+    assert m.data["groups"]["g"]["high"] is None
+
+
+def test_a_single_document_that_is_far_off_or_bit_equal_is_no_question():
+    far, same = pair([20.0, 20.0]), pair([0.0, 0.0], equal=True)
+    for only, outcome in ((far, Outcome.FAIL), (same, Outcome.PASS)):
+        m = measurements.equivalence_ratio(Equivalence((only,), noise=unit(only)))
+        assert Gate("g", 1.5).judge(m).outcome is outcome
 
 
 def test_noise_of_nothing_is_an_error_only_where_something_differs():

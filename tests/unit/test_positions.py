@@ -7,6 +7,8 @@ from pytest_npuconf import measurements
 from pytest_npuconf.comparison import compare
 from pytest_npuconf.documents import Document, windows
 from pytest_npuconf.errors import MetricError
+from pytest_npuconf.gates import Gate, Outcome
+from pytest_npuconf.measurements import positions
 from pytest_npuconf.metrics.compact import compress, join
 from pytest_npuconf.metrics.logits import ReferenceRows
 from pytest_npuconf.stats import log_ratio_of_sums
@@ -140,6 +142,29 @@ def test_a_bucket_with_one_window_is_said_and_not_judged():
     sides.documents = [d for d in sides.documents if len(d.ids) in (17, 48, 129, 257)]
     measured = measurements.kl_by_position(sides.compare())
     assert measured.data["too_few"] == ["256-511"]
+    said = Gate("kl.positions", 0.1).judge(measured).message()
+    assert "not judged: positions 256-511: one window has no spread; give another text as long" in said
+
+
+def in_buckets(monkeypatch, **pairs):
+    """The measurement, were these the KL of candidate and rounding in each window."""
+    monkeypatch.setattr(positions, "_windows", lambda _: pairs)
+    return measurements.kl_by_position(Sides().compare())
+
+
+STEADY = [(1 + 0.01 * (i % 3), 1.0) for i in range(30)]
+
+
+@pytest.mark.parametrize(("steady", "unsteady", "outcome"), [
+    (2.98, [(0.1, 1.0), (6.9, 1.0)], Outcome.FAIL),  # surely beyond the bound, though another may be more so
+    (1.90, [(0.1, 1.0), (3.5, 1.0)], Outcome.INCONCLUSIVE),  # inside, but of another nobody knows
+    (1.90, [(1.8, 1.0), (1.8, 1.0)], Outcome.PASS),
+])  # fmt: skip
+def test_one_bucket_beyond_the_bound_fails_and_all_have_to_be_inside(monkeypatch, steady, unsteady, outcome):
+    m = in_buckets(monkeypatch, steady=[(steady * a, b) for a, b in STEADY], unsteady=unsteady)
+    verdict = Gate("kl.positions", 2.0).judge(m)
+    assert verdict.outcome is outcome
+    assert {row.place for row in m.rows} == {"positions steady", "positions unsteady"}
 
 
 def test_nan_fails_and_no_documents_is_an_error():

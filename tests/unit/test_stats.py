@@ -7,7 +7,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from pytest_npuconf.errors import MetricError
-from pytest_npuconf.stats import Estimate, log_ratio_of_sums, ratio_of_sums, robust_sd, share_lower_bound
+from pytest_npuconf.stats import Estimate, largest_of, log_ratio_of_sums, ratio_of_sums, robust_sd, share_lower_bound
 
 T1, T2 = 12.706204736, 4.302652730  # Student's 97.5 % quantile for 1 and 2 degrees of freedom, from printed tables
 
@@ -163,3 +163,22 @@ def test_robust_sd_agrees_with_the_normal():
 def test_robust_sd_refuses_empty_and_not_finite(values):
     with pytest.raises(MetricError, match="robust_sd: needs at least one value, all finite"):
         robust_sd(values)
+
+
+@pytest.mark.parametrize(
+    ("listed", "largest"),
+    [
+        ([Estimate(1.0, 0.5, 2.0, 9)], Estimate(1.0, 0.5, 2.0, 9)),
+        # the lower end is not that of the largest value, nor is the upper one
+        ([Estimate(2.99, 2.95, 3.02, 30), Estimate(3.5, 0.1, 99.0, 2)], Estimate(3.5, 2.95, 99.0, 2)),
+        ([Estimate(1.90, 1.85, 1.95, 30), Estimate(1.8, 0.0, 8592.0, 2)], Estimate(1.90, 1.85, 8592.0, 2)),
+    ],
+)
+def test_the_largest_of_several_has_each_end_from_where_it_is_largest(listed, largest):
+    assert largest_of(listed) == largest
+    assert largest_of(listed[::-1]) == largest
+
+
+def test_the_largest_of_none_is_refused():
+    with pytest.raises(MetricError, match="largest_of: there is no estimate"):
+        largest_of([])
