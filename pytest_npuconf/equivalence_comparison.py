@@ -16,6 +16,9 @@ from pytest_npuconf.equivalence_conditions import (
     LONG,
     SHORT,
     batches,
+    continued,
+    decoded_together,
+    even_batch,
     nearest_in_length,
     spoken,
     windows,
@@ -110,7 +113,7 @@ def first_call(engine: Engine, documents: Sequence[Document]) -> FirstCall | Non
 
 
 def compare_batches(engine: Engine, documents: Sequence[Document], alone: Alone) -> Equivalence:
-    """Each row of uneven batches, padded on either side, against the document alone."""
+    """Each row of uneven batches, padded on either side, and of an even one, against the document alone."""
     able = _able(engine)
     conditions = []
     for batch in batches(documents):
@@ -119,13 +122,37 @@ def compare_batches(engine: Engine, documents: Sequence[Document], alone: Alone)
             _Condition(f"batches {batch.padding}", batch.place(i), d, d.runs, forward, len(d.ids))
             for i, (d, forward) in enumerate(zip(batch.rows, found, strict=True))
         ]
+    even = even_batch(documents)
+    found = able.forward_batch([d.ids[: even.tokens] for d in even.rows], "left")
+    conditions += [
+        _Condition("even batch", even.place(i), d, runs, forward, even.tokens)
+        for i, (d, forward) in enumerate(zip(even.rows, found, strict=True))
+        if (runs := even.runs(i))
+    ]
     return _compare(conditions, alone)
 
 
 def compare_cached(engine: Engine, documents: Sequence[Document], alone: Alone) -> Equivalence:
-    """Windows that are decoded token by token with the KV cache, against one full pass."""
-    able = _able(engine)
+    """Against one full pass: windows that are decoded token by token with the KV cache, alone and as rows of one batch, and
+    texts that go on from a cache at once."""
+    able, together = _able(engine), decoded_together(documents)
+    rows = able.forward_decoded([w.document.ids[: w.stop] for w in together], [w.prefill for w in together])
     conditions = [
+        _Condition("decoded together", f"together, {w.place}", w.document, w.runs, forward, w.stop)
+        for w, forward in zip(together, rows, strict=True)
+    ]
+    conditions += [
+        _Condition(
+            "continued",
+            c.place,
+            c.document,
+            c.runs,
+            able.forward_continued(c.document.ids, c.cached),
+            len(c.document.ids),
+        )
+        for c in continued(documents)
+    ]
+    conditions += [
         _Condition(
             "cached", w.place, w.document, w.runs, able.forward_cached(w.document.ids[: w.stop], w.prefill), w.stop
         )

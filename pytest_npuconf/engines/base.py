@@ -92,6 +92,22 @@ class Batches(Protocol):
             EngineError: the model has no cache, or ``prefill`` leaves nothing to decode.
         """
 
+    def forward_decoded(self, rows: Sequence[Sequence[int]], prefills: Sequence[int]) -> Sequence[Forward]:
+        """Several sequences as one batch: the first ``prefills[i]`` ids of each in one pass, padded on the left, then one id of
+        each at a time, teacher forced; the result of each has ``len(rows[i])`` positions.
+
+        Raises:
+            EngineError: as :meth:`forward_cached`.
+        """
+
+    def forward_continued(self, ids: Sequence[int], cached: int) -> Forward:
+        """The first ``cached`` ids in one pass that fills the KV cache, all others in one more, as in a conversation's next turn;
+        the result has ``len(ids)`` positions.
+
+        Raises:
+            EngineError: as :meth:`forward_cached`.
+        """
+
 
 @runtime_checkable
 class Watched(Protocol):

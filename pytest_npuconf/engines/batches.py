@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from pytest_npuconf.devices.base import import_torch
@@ -36,15 +37,9 @@ def forward_batch(engine: TransformersEngine, rows: Sequence[Sequence[int]], pad
     _require_arguments(decoder, BATCH_NEEDS, "padded batches")
     width = max(len(row) for row in rows)
     first = [width - len(row) if padding == "left" else 0 for row in rows]
-    tokens = torch.full((len(rows), width), _pad_id(engine.model), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for i, row in enumerate(rows):
-        tokens[i, first[i] : first[i] + len(row)] = torch.tensor(list(row))
-        mask[i, first[i] : first[i] + len(row)] = 1
-    device = engine.device.torch_device()
-    tokens, mask = tokens.to(device), mask.to(device)
+    tokens, mask = _padded(engine, rows, first, width)
     if padding == "left":
-        hidden = _generate(engine.model, tokens, mask, [])
+        hidden, _ = _generate(engine.model, tokens, mask, [])
     else:
         with torch.inference_mode():
             hidden = decoder(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
@@ -61,31 +56,75 @@ def forward_batch(engine: TransformersEngine, rows: Sequence[Sequence[int]], pad
 
 def forward_cached(engine: TransformersEngine, ids: Sequence[int], prefill: int) -> StreamedForward:
     """See :meth:`pytest_npuconf.engines.base.Batches.forward_cached`."""
+    (found,) = forward_decoded(engine, [ids], [prefill])
+    return found
+
+
+def forward_decoded(
+    engine: TransformersEngine, rows: Sequence[Sequence[int]], prefills: Sequence[int]
+) -> list[StreamedForward]:
+    """See :meth:`pytest_npuconf.engines.base.Batches.forward_decoded`."""
+    _require_rows(rows)
+    for ids, prefill in zip(rows, prefills, strict=True):
+        _require_part(ids, prefill, "decode")
+    _require_arguments(decoder_of(engine.model), (*BATCH_NEEDS, *CACHE_NEEDS), "decoding with a KV cache")
+    width = max(prefills)
+    first = [width - prefill for prefill in prefills]
+    prompts = [ids[:prefill] for ids, prefill in zip(rows, prefills, strict=True)]
+    tokens, mask = _padded(engine, prompts, first, width)
+    following = [ids[prefill:] for ids, prefill in zip(rows, prefills, strict=True)]
+    hidden, _ = _generate(engine.model, tokens, mask, following)
+    # a row that has no more tokens goes on with others, as in a batch where another row is not done yet
+    return [
+        StreamedForward(engine, hidden[i : i + 1, start : start + len(ids)], None, {})
+        for i, (start, ids) in enumerate(zip(first, rows, strict=True))
+    ]
+
+
+def forward_continued(engine: TransformersEngine, ids: Sequence[int], cached: int) -> StreamedForward:
+    """See :meth:`pytest_npuconf.engines.base.Batches.forward_continued`."""
     torch = import_torch()
-    if not 1 <= prefill < len(ids):
-        raise EngineError(
-            f"prefill must leave something to decode: 1 to {len(ids) - 1} of {len(ids)} tokens, got {prefill}"
-        )
-    _require_arguments(decoder_of(engine.model), CACHE_NEEDS, "decoding with a KV cache")
-    tokens = torch.tensor([list(ids[:prefill])], device=engine.device.torch_device())
-    hidden = _generate(engine.model, tokens, torch.ones_like(tokens), ids[prefill:])
-    return StreamedForward(engine, hidden, None, {})
+    _require_part(ids, cached, "run behind the cache")
+    _require_arguments(decoder_of(engine.model), CACHE_NEEDS, "going on from a KV cache")
+    tokens = torch.tensor([list(ids)], device=engine.device.torch_device())
+    mask = torch.ones_like(tokens)
+    before, cache = _generate(engine.model, tokens[:, :cached], mask[:, :cached], [])
+    after, _ = _generate(engine.model, tokens, mask, [], cache)
+    return StreamedForward(engine, torch.cat([before, after], dim=1), None, {})
 
 
 class _Forced:
-    """A logits processor that leaves no choice: the tokens of one list, one after the other, and anything at the end."""
+    """A logits processor that leaves no choice: each row's own tokens, one after the other, and token 0 at its end."""
 
-    def __init__(self, ids: Sequence[int]) -> None:
-        self._ids = iter(ids)
+    def __init__(self, following: Sequence[Sequence[int]]) -> None:
+        self._steps = zip_longest(*following, fillvalue=0)
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         forced = import_torch().full_like(scores, float("-inf"))
-        forced[:, next(self._ids, 0)] = 0.0
+        for row, token in enumerate(next(self._steps, (0,) * len(scores))):
+            forced[row, token] = 0.0
         return forced
 
 
-def _generate(model: Any, tokens: Any, mask: Any, following: Sequence[int]) -> Any:
-    """The decoder's last hidden states over a prompt and the tokens that follow it, shape ``(rows, positions, channels)``."""
+def _padded(
+    engine: TransformersEngine, rows: Sequence[Sequence[int]], first: Sequence[int], width: int
+) -> tuple[Any, Any]:
+    """Tokens and mask, shape ``(rows, width)``; each row begins at its ``first``."""
+    torch = import_torch()
+    tokens = torch.full((len(rows), width), _pad_id(engine.model), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for i, row in enumerate(rows):
+        tokens[i, first[i] : first[i] + len(row)] = torch.tensor(list(row))
+        mask[i, first[i] : first[i] + len(row)] = 1
+    device = engine.device.torch_device()
+    return tokens.to(device), mask.to(device)
+
+
+def _generate(
+    model: Any, tokens: Any, mask: Any, following: Sequence[Sequence[int]], cache: Any = None
+) -> tuple[Any, Any]:
+    """The decoder's last hidden states over prompts and the tokens that follow each, shape ``(rows, positions, channels)``,
+    and the KV cache. With a ``cache`` of the first tokens, the states of the others."""
     torch = import_torch()
     from transformers import LogitsProcessorList
 
@@ -93,12 +132,19 @@ def _generate(model: Any, tokens: Any, mask: Any, following: Sequence[int]) -> A
         raise EngineError(f"{type(model).__name__} has no generate(), so nobody decodes with it")
     seen: list[Any] = []
     # the last forced token is never run: one more step than tokens that follow runs all of them
-    settings = {"max_new_tokens": len(following) + 1, "do_sample": False, "pad_token_id": _pad_id(model)}
+    steps = max(map(len, following), default=0) + 1
+    settings = {
+        "max_new_tokens": steps,
+        "do_sample": False,
+        "pad_token_id": _pad_id(model),
+        "return_dict_in_generate": True,
+    }
+    given = {} if cache is None else {"past_key_values": cache}
     with torch.inference_mode(), quiet_transformers(), _plain_generation(model, settings), _keeping(model, seen):
-        model.generate(
-            input_ids=tokens, attention_mask=mask, logits_processor=LogitsProcessorList([_Forced(following)])
+        found = model.generate(
+            input_ids=tokens, attention_mask=mask, logits_processor=LogitsProcessorList([_Forced(following)]), **given
         )
-    return torch.cat(seen, dim=1)
+    return torch.cat(seen, dim=1), found.past_key_values
 
 
 @contextlib.contextmanager
@@ -141,6 +187,13 @@ def _pad_id(model: Any) -> int:
 def _require_rows(rows: Sequence[Sequence[int]]) -> None:
     if not rows or not all(rows):
         raise EngineError(f"a batch needs at least one row and no empty one, got lengths {[len(row) for row in rows]}")
+
+
+def _require_part(ids: Sequence[int], cached: int, purpose: str) -> None:
+    if not 1 <= cached < len(ids):
+        raise EngineError(
+            f"prefill must leave something to {purpose}: 1 to {len(ids) - 1} of {len(ids)} tokens, got {cached}"
+        )
 
 
 def _require_arguments(decoder: Any, names: Sequence[str], purpose: str) -> None:

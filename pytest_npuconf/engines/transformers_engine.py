@@ -108,6 +108,18 @@ class TransformersEngine:
 
         return forward_cached(self, ids, prefill)
 
+    def forward_decoded(self, rows: Sequence[Sequence[int]], prefills: Sequence[int]) -> list[StreamedForward]:
+        """See :meth:`pytest_npuconf.engines.base.Batches.forward_decoded`."""
+        from pytest_npuconf.engines.batches import forward_decoded
+
+        return forward_decoded(self, rows, prefills)
+
+    def forward_continued(self, ids: Sequence[int], cached: int) -> StreamedForward:
+        """See :meth:`pytest_npuconf.engines.base.Batches.forward_continued`."""
+        from pytest_npuconf.engines.batches import forward_continued
+
+        return forward_continued(self, ids, cached)
+
     def head(self, hidden: Any, variant: Variant | None) -> Float32:
         """Logits of some hidden states, by the model's own forward with its decoder set aside, so that whatever a model
         does after its decoder (scaling, soft-capping) is done."""

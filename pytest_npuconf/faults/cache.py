@@ -104,6 +104,51 @@ def boundary_lost(model: Any) -> None:
     _change_cached(model, change)
 
 
+def full_page(model: Any) -> None:
+    """The first token behind a prompt that fills its last page to the brim is not written: its page is taken one step late."""
+
+    def change(state: Any, key: Any, value: Any, past: int) -> tuple[Any, Any]:
+        if not past:
+            state["prompt"] = key.shape[2]
+            return key, value
+        slot = state.get("prompt", 0)
+        if slot and slot % PAGE == 0 and past > slot:
+            key, value = key.clone(), value.clone()
+            key[:, :, slot], value[:, :, slot] = 0, 0
+        return key, value
+
+    _change_cached(model, change)
+
+
+def chunk_mask(model: Any) -> None:
+    """Several tokens behind cached ones see as if the first of them stood on the first key: the mask is aligned to the top
+    left. A call without cached keys, and one of a single token, are whole."""
+    torch = import_torch()
+
+    def around(call: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
+        queries, keys = query.shape[2], key.shape[2]
+        if 1 < queries < keys:
+            hidden = torch.ones((queries, keys), dtype=torch.bool, device=query.device).triu(1)
+            mask = torch.zeros((queries, keys), dtype=query.dtype, device=query.device)
+            mask = mask.masked_fill(hidden, torch.finfo(query.dtype).min)[None, None]
+        return call(query, key, value, mask, **kwargs)
+
+    for module in anatomy.attentions(model):
+        wrap_attention(module, around)
+
+
+def decode_slots(model: Any) -> None:
+    """Decode steps of a left-padded batch take slots, which count the padding, where the prefill took positions."""
+
+    def change(arguments: dict[str, Any]) -> None:
+        call = look(arguments)
+        if call.past and call.padding is not None and not bool(call.padding.all()):
+            arguments["position_ids"] = call.rows.T.expand(call.batch, -1)
+
+    anatomy.rotaries(model)
+    arguments_hook(anatomy.decoder(model), change)
+
+
 def decode_ahead(positions: int = 1) -> Injector:
     """Decode steps take the positions that many ahead of where they are."""
 

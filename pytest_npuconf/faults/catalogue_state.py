@@ -22,6 +22,13 @@ CACHES = (
           cache.boundary_lost),
     Fault("decode-ahead", "decode steps take the position after their own", "1 position", CACHE, cache.decode_ahead(),
           precisions=EVERY),
+    Fault("kv-full-page", "the first token behind a prompt that fills its last page is not written", "1 token", CACHE,
+          cache.full_page, seen="Wenyueh/MinivLLM#76: the slot is wrong where the length is a multiple of the page"),
+    Fault("chunk-mask", "tokens that come at once behind cached ones see from the first key on", "every such call", CACHE,
+          cache.chunk_mask, precisions=EVERY,
+          seen="pytorch/executorch#21749, gittensor-ai-lab/sparkinfer#3: the mask of a later chunk is aligned to the top left"),
+    Fault("decode-slots", "decode steps of left-padded rows take slots for positions", "the padding", CACHE, cache.decode_slots,
+          precisions=EVERY, seen="unslothai/unsloth#3699: positions of prefill and decode disagree in left-padded rows"),
     Fault("kv-pages-permuted", "the first two pages of keys and values together have changed places", "2 x 128 tokens", CACHE,
           cache.swapped_pages,
           equivalent="attention sums over keys: where keys (rotated before they are cached) and values move together and the "
@@ -40,6 +47,8 @@ BATCHES = (
           seen="unslothai/unsloth#3699: positions of prefill and decode disagree in left-padded rows"),
     Fault("batch-cross-talk", "one key/value head of one layer is the neighbouring row's", "1 head", BATCH, batches.cross_talk,
           precisions=EVERY, seen="vllm-project/vllm#27034: wrong answers with batches on AArch64"),
+    Fault("even-batch-cross-talk", "the same, of batches that need no padding", "1 head", BATCH, batches.even_cross_talk,
+          precisions=EVERY),
     Fault("batch-last-row", "the last row of a batch loses one layer's MLP", "1 row", BATCH, batches.last_row, precisions=EVERY),
 )  # fmt: skip
 

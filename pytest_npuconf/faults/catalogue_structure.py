@@ -131,7 +131,7 @@ WEIGHTS = (
           module="model.layers.*.mlp*", precisions=EVERY),
     Fault("dead-weight-row", "one row of one MLP weight is zero", "1 of all rows", "modules.noise_ratio, logits.rel_l2",
           weights.dead_rows(1), module="model.layers.{middle}.mlp.up_proj", precisions=FLOAT32,
-          scaled=weights.dead_rows, magnitudes=(1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0, 64.0, 128.0)),
+          scaled=weights.dead_rows, magnitudes=(1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 16.0, 64.0, 128.0)),
     Fault("stale-head", "the head is another copy of the tied embedding, 10 % off", "relative 0.1", LOGITS,
           weights.stale_head(0.1), module="lm_head", precisions=EVERY, scaled=weights.stale_head,
           magnitudes=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3),

@@ -22,7 +22,7 @@ from pytest_npuconf.equivalence_comparison import (
     compare_repeats,
     first_call,
 )
-from pytest_npuconf.equivalence_conditions import BATCHES, batches
+from pytest_npuconf.equivalence_conditions import BATCHES, batches, continued, decoded_together, even_batch
 from pytest_npuconf.equivalence_conditions import windows as decoded
 from pytest_npuconf.errors import EngineError, MetricError
 from pytest_npuconf.gates import Gate, Outcome
@@ -50,12 +50,21 @@ class Rows:
 
 
 class Fake:
-    """An engine whose logits follow from the ids; ``batch`` and ``cached`` may change what the other ways give."""
+    """An engine whose logits follow from the ids; ``batch``, ``cached``, ``together`` and ``continued`` may change what the other
+    ways give."""
 
     name = "fake"
 
-    def __init__(self, batch=lambda array, _row, _padding: array, cached=lambda array, _: array, call=None):
+    def __init__(
+        self,
+        batch=lambda array, _row, _padding: array,
+        cached=lambda array, _: array,
+        call=None,
+        together=lambda array, _row: array,
+        continued=lambda array, _: array,
+    ):
         self._batch, self._cached, self._call = batch, cached, call or (lambda array, _: array)
+        self._together, self._continued = together, continued
         self.calls, self.asked = 0, []
 
     @staticmethod
@@ -69,11 +78,21 @@ class Fake:
         return Rows(self._call(self.of(ids), self.calls))
 
     def forward_batch(self, rows, padding):
-        return [Rows(self._batch(self.of(ids), i, padding)) for i, ids in enumerate(rows)]
+        return [Rows(self._batch(self.begun(ids), i, padding)) for i, ids in enumerate(rows)]
+
+    def begun(self, ids):
+        """Of a document, or of its first tokens."""
+        whole = next((d.ids for d in self.known if d.ids[: len(ids)] == tuple(ids)), ids)
+        return self.of(whole)[: len(ids)]
 
     def forward_cached(self, ids, prefill):
-        whole = next(d.ids for d in self.known if d.ids[: len(ids)] == tuple(ids))
-        return Rows(self._cached(self.of(whole)[: len(ids)], prefill))
+        return Rows(self._cached(self.begun(ids), prefill))
+
+    def forward_decoded(self, rows, prefills):
+        return [Rows(self._together(self.begun(ids), i)) for i, ids in enumerate(rows)]
+
+    def forward_continued(self, ids, cached):
+        return Rows(self._continued(self.begun(ids), cached))
 
     def alone(self, d):
         return Rows(self.of(d.ids))
@@ -108,10 +127,41 @@ def test_batches_are_uneven_on_either_side_and_their_rows_all_differ():
 
 def test_windows_turn_each_page_and_reach_the_end():
     found = decoded(documents())
-    assert [(w.prefill, w.stop) for w in found] == [(1, 17), (112, 144), (240, 272), (496, 528), (1009, 1025)]
-    assert len({w.document.name for w in found}) == 5
+    assert [(w.prefill, w.stop) for w in found] == [
+        (1, 17), (112, 144), (128, 144), (240, 272), (496, 528), (512, 528), (1009, 1025),
+    ]  # fmt: skip
+    assert len({w.document.name for w in found}) == 6
     assert all(w.stop - w.prefill >= 16 for w in found)
     assert found[1].place == "decoded 112-143 (document d7, 144 of 255 tokens)"
+
+
+def test_rows_that_are_decoded_together_are_uneven_and_of_documents_of_their_own():
+    found = decoded_together(documents())
+    assert [(w.prefill, w.stop) for w in found] == [(1, 17), (32, 48), (32, 48), (112, 128), (240, 256)]
+    assert len({w.document.name for w in found}) == 5
+    assert len(decoded_together(documents((60, 300)))) == 2
+
+
+def test_what_goes_on_from_a_cache_is_looked_at_behind_it():
+    found = continued(documents())
+    assert [(c.cached, len(c.document.ids)) for c in found] == [
+        (16, 127), (64, 129), (112, 256), (128, 257), (512, 1025),
+    ]  # fmt: skip
+    assert all(c.runs and c.runs[0][0] >= c.cached for c in found)
+    assert found[3].place == "128 cached, then 129 at once (document d9, 257 tokens)"
+    (only,) = continued(documents((1, 40)))
+    assert (only.cached, only.runs) == (16, ((24, 40),))
+    with pytest.raises(MetricError, match="behind its first run"):
+        continued(documents((1, 9, 16)))
+
+
+def test_an_even_batch_has_one_length_and_nothing_to_pad():
+    found = even_batch(documents())
+    assert (found.tokens, len(found.rows), {len(d.ids) for d in found.rows}) == (48, 8, {48})
+    assert found.place(7) == "even batch 8 row 7 (document d21, 48 tokens)"
+    cut = even_batch(documents((60, 300)))
+    assert cut.tokens == 60
+    assert [cut.runs(i) for i in range(2)] == [((44, 60),), ((0, 16),)]
 
 
 def test_the_window_of_a_whole_document_says_so():
@@ -128,7 +178,7 @@ def test_too_few_documents_serve_twice_in_a_batch_and_once_for_a_window():
 def test_only_documents_of_the_positions_are_used():
     given = [*documents((48, 129)), document("prompt 1", 17, "prompt")]
     assert all(d.kind == "document" for b in batches(given) for d in b.rows)
-    for choose in (batches, decoded):
+    for choose in (batches, decoded, decoded_together, continued, even_batch):
         with pytest.raises(MetricError, match="no documents"):
             choose([document("prompt 1", 17, "prompt")])
 
@@ -160,7 +210,7 @@ def test_the_same_is_bit_equal(kind):
     assert found.broken == ()
     assert all(c.equal.all() and not c.kl.any() and not c.rel_l2.any() and not c.gap.any() for c in found.compared)
     assert all(c.kl.size == sum(b - a for a, b in c.runs) for c in found.compared)
-    assert {"batch": 22, "cache": 5, "repeat": 14}[kind] == len(found.compared)
+    assert {"batch": 30, "cache": 17, "repeat": 14}[kind] == len(found.compared)
 
 
 @pytest.mark.parametrize("kind", ["batch", "cache", "repeat"])
@@ -201,7 +251,7 @@ def test_a_document_that_is_not_finite_alone_is_broken_once():
     made = engine(given)
     found = compare_batches(made, given, lambda d: Rows(np.full_like(made.of(d.ids), np.nan)))
     assert found.compared == ()
-    assert len(found.broken) == 11
+    assert len(found.broken) == 16
     assert "NaN in the logits alone" in measurements.equivalence_ratio(found).broken
 
 
@@ -235,6 +285,20 @@ def test_no_first_call_for_an_engine_or_documents_that_cannot():
     for kind in ("batch", "cache", "repeat"):
         with pytest.raises(EngineError, match="engine plain offers no padded batches"):
             compare(kind, documents(), Plain())
+
+
+@pytest.mark.parametrize(("kind", "change", "group"), [
+    ("batch", {"batch": lambda array, row, _: shifted(array, 0.1) if len(array) == 48 and row == 6 else array}, "even batch"),
+    ("cache", {"together": lambda array, row: shifted(array, 0.1) if row == 3 else array}, "decoded together"),
+    ("cache", {"continued": lambda array, cached: shifted(array, 0.1) if cached == 128 else array}, "continued"),
+    ("cache", {"cached": lambda array, prefill: shifted(array, 0.1) if prefill in (128, 512) else array}, "cached"),
+])  # fmt: skip
+def test_each_group_sees_what_no_other_does(kind, change, group):
+    given = documents()
+    found = compare(kind, given, engine(given, **change))
+    assert {c.group for c in found.compared if not c.equal.all()} - {"batches left", "batches right"} == {group}
+    m = measurements.equivalence_ratio(dataclasses.replace(found, noise=noise(given)))
+    assert Gate("g", 1.5).judge(m).outcome is Outcome.FAIL
 
 
 # ---------------------------------------------------------------- measurements
@@ -274,7 +338,7 @@ def test_a_fault_of_every_row_is_judged_by_its_group_and_interval():
         engine(given, batch=lambda array, _row, _padding: shifted(array, 0.04)), given, engine(given).alone
     )
     m = measurements.equivalence_ratio(dataclasses.replace(found, noise=noise(given)))
-    assert (m.of, m.n) == ("documents", 11)
+    assert (m.of, m.n) == ("documents", 16)
     assert m.interval[0] <= m.value <= m.interval[1]
     group = [c for c in found.compared if c.group == m.data["decides"]]
     expected = sum(c.kl.sum() for c in group) / (2 * NOISE * sum(c.kl.size for c in group))
@@ -295,7 +359,8 @@ def test_float32_measures_the_worst_position():
     assert m.value == pytest.approx(0.01, rel=1e-3)
     assert m.worst.place.startswith("decoded 496-527 (document ")
     assert m.worst.place.endswith(" position 512")
-    assert m.n == 17 + 3 * 32 + 16
+    alone, together, continued = 17 + 3 * 32 + 3 * 16, 17 + 4 * 16, 48 + 33 + 48 + 33 + 32
+    assert m.n == alone + together + continued
 
 
 def pair(kl, name="d0", group="g", gap=0.0, rel_l2=0.0, equal=False):
