@@ -88,9 +88,12 @@ class Check:
         return not (self.live and reference == "stored")
 
     def runs_at(self, pair: Precision) -> bool:
-        """The KL noise ratio of float32 waits for calibration: its floor is not known yet. Hidden states have one reference,
+        """The KL of two float32 computations is rounding of log-probabilities more than of the model: there ``logits.rel_l2`` holds
+        every position to ``REL_L2_FLOAT32``, and no noise ratio is asked. Hidden states have one reference,
         float32; samples, equivalences and the device have none and run once for each dtype."""
-        if "transformers" not in self.engines:  # served: the reference is float32, and KL at float32 waits here too
+        if (
+            "transformers" not in self.engines
+        ):  # served: the reference is float32, and here too KL at float32 is not asked
             return pair.reference == "float32" and not (self.name == "serving.kl" and pair.candidate == "float32")
         if self.name in ("hidden.states", "functional.samples", "modules.noise_ratio") or self.name.startswith(
             ("equivalence.", "device.")

@@ -39,7 +39,7 @@ def text(matrix: Matrix) -> str:
     """The whole report."""
     parts = [_head(matrix), *_legend(matrix), *_table(matrix)]
     for title, lines in (
-        ("survivors: nothing caught them", _named(matrix, "survived")),
+        ("survivors: not caught, or not wherever they must be", _survivors(matrix)),
         ("equivalent: nothing caught them, and why nothing can", _named(matrix, "equivalent", "equivalent")),
         (
             "refuted: caught, although the catalogue proves that nothing can; the proof is wrong, or the gate",
@@ -108,6 +108,16 @@ def _cell(run: Mapping[str, Any], letters: Mapping[str, str]) -> str:
         return short[: max(3, len(letters))]
     checks = run["checks"]
     return "".join(MARKS.get(checks[check]["verdict"], NOTHING) if check in checks else NOTHING for check in letters)
+
+
+def _survivors(matrix: Matrix) -> list[str]:
+    """With the precisions at which they were caught all the same."""
+    lines = []
+    for e in matrix["faults"]:
+        if e["outcome"] == "survived":
+            at = [p for p, run in e["runs"].items() if run.get("failed")]
+            lines.append(f"{e['name']}: {e['description']}" + (f" (caught at {', '.join(at)} alone)" if at else ""))
+    return lines
 
 
 def _names(names: Sequence[str]) -> list[str]:

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.engines.base import Padding
 from pytest_npuconf.engines.transformers_engine import (
@@ -22,6 +24,7 @@ from pytest_npuconf.engines.transformers_engine import (
     quiet_transformers,
 )
 from pytest_npuconf.errors import EngineError
+from pytest_npuconf.metrics.arrays import Float32
 
 BATCH_NEEDS = ("attention_mask",)
 CACHE_NEEDS = ("past_key_values", "use_cache")
@@ -67,17 +70,18 @@ def forward_decoded(
     _require_rows(rows)
     for ids, prefill in zip(rows, prefills, strict=True):
         _require_part(ids, prefill, "decode")
-    _require_arguments(decoder_of(engine.model), (*BATCH_NEEDS, *CACHE_NEEDS), "decoding with a KV cache")
+    needs = CACHE_NEEDS if len(rows) == 1 else (*BATCH_NEEDS, *CACHE_NEEDS)
+    _require_arguments(decoder_of(engine.model), needs, "decoding with a KV cache")
     width = max(prefills)
     first = [width - prefill for prefill in prefills]
     prompts = [ids[:prefill] for ids, prefill in zip(rows, prefills, strict=True)]
     tokens, mask = _padded(engine, prompts, first, width)
     following = [ids[prefill:] for ids, prefill in zip(rows, prefills, strict=True)]
-    hidden, _ = _generate(engine.model, tokens, mask, following)
+    hidden, found = _generate(engine.model, tokens, mask, following)
     # a row that has no more tokens goes on with others, as in a batch where another row is not done yet
     return [
-        StreamedForward(engine, hidden[i : i + 1, start : start + len(ids)], None, {})
-        for i, (start, ids) in enumerate(zip(first, rows, strict=True))
+        Decoded(engine, hidden[i : i + 1, start : start + len(ids)], prefill, [step[i] for step in found.logits])
+        for i, (start, prefill, ids) in enumerate(zip(first, prefills, rows, strict=True))
     ]
 
 
@@ -88,9 +92,25 @@ def forward_continued(engine: TransformersEngine, ids: Sequence[int], cached: in
     _require_arguments(decoder_of(engine.model), CACHE_NEEDS, "going on from a KV cache")
     tokens = torch.tensor([list(ids)], device=engine.device.torch_device())
     mask = torch.ones_like(tokens)
-    before, cache = _generate(engine.model, tokens[:, :cached], mask[:, :cached], [])
-    after, _ = _generate(engine.model, tokens, mask, [], cache)
+    before, found = _generate(engine.model, tokens[:, :cached], mask[:, :cached], [])
+    after, _ = _generate(engine.model, tokens, mask, [], found.past_key_values)
     return StreamedForward(engine, torch.cat([before, after], dim=1), None, {})
+
+
+class Decoded(StreamedForward):
+    """Logits from the end of the prompt on are those that ``generate`` itself made, one row at a time: a head may go wrong in
+    that shape alone. ``steps``: of the prompt's last position and of each decode step, shape ``(vocabulary,)``."""
+
+    def __init__(self, engine: TransformersEngine, hidden: Any, prefill: int, steps: Sequence[Any]) -> None:
+        super().__init__(engine, hidden, None, {})
+        self._first, self._steps = prefill - 1, steps
+
+    def logits(self, start: int, stop: int) -> Float32:
+        """See :meth:`pytest_npuconf.engines.base.Forward.logits`."""
+        parts = [super().logits(start, min(stop, self._first))] if start < self._first else []
+        made = self._steps[max(start, self._first) - self._first : max(stop - self._first, 0)]
+        parts += [import_torch().stack(list(made)).float().cpu().numpy()] if made else []
+        return np.concatenate(parts)
 
 
 class _Forced:
@@ -124,7 +144,7 @@ def _generate(
     model: Any, tokens: Any, mask: Any, following: Sequence[Sequence[int]], cache: Any = None
 ) -> tuple[Any, Any]:
     """The decoder's last hidden states over prompts and the tokens that follow each, shape ``(rows, positions, channels)``,
-    and the KV cache. With a ``cache`` of the first tokens, the states of the others."""
+    and what ``generate`` returns. With a ``cache`` of the first tokens, the states of the others."""
     torch = import_torch()
     from transformers import LogitsProcessorList
 
@@ -134,17 +154,15 @@ def _generate(
     # the last forced token is never run: one more step than tokens that follow runs all of them
     steps = max(map(len, following), default=0) + 1
     settings = {
-        "max_new_tokens": steps,
-        "do_sample": False,
-        "pad_token_id": _pad_id(model),
-        "return_dict_in_generate": True,
-    }
+        "max_new_tokens": steps, "do_sample": False, "pad_token_id": _pad_id(model), "return_dict_in_generate": True,
+        "output_logits": True,
+    }  # fmt: skip
     given = {} if cache is None else {"past_key_values": cache}
     with torch.inference_mode(), quiet_transformers(), _plain_generation(model, settings), _keeping(model, seen):
         found = model.generate(
             input_ids=tokens, attention_mask=mask, logits_processor=LogitsProcessorList([_Forced(following)]), **given
         )
-    return torch.cat(seen, dim=1), found.past_key_values
+    return torch.cat(seen, dim=1), found
 
 
 @contextlib.contextmanager

@@ -41,7 +41,8 @@ def tile_heads(model: Any) -> None:
 
 
 def explicit(query: Any, key: Any, value: Any, mask: Any, scaling: float, probabilities: Any) -> tuple[Any, None]:
-    """Attention with its scores in the open: ``probabilities(scores)`` takes float32 scores, ``-inf`` where masked."""
+    """Attention with its scores in the open: ``probabilities(scores)`` takes float32 scores, where masked ``-inf`` or
+    the least float32."""
     torch = import_torch()
     groups = query.shape[1] // key.shape[1]
     keys, values = (t.repeat_interleave(groups, dim=1) for t in (key, value))

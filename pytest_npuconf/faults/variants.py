@@ -1,5 +1,5 @@
-"""Benign variants of a candidate: other ways to compute the same, which nothing may object to. None is a member of the
-yardstick (:data:`pytest_npuconf.engines.variants.YARDSTICK`)."""
+"""Benign variants of a candidate: other ways to compute the same, which nothing may object to. Attention over blocks
+of queries and attention in steps are members of the yardstick too (:data:`pytest_npuconf.engines.variants.YARDSTICK`)."""
 
 from __future__ import annotations
 

@@ -4,9 +4,9 @@
 hidden: it is printed as it is, and a fault that stays there without a proof ends in exit 1. ``--write`` keeps the figures of
 tiny-qwen3 in tests/data/fault_sizes.json and makes docs/faults.md anew.
 
-Ways: ``plain`` one pass over one text; ``batch`` uneven batches, padded on either side; ``cache`` tokens decoded one at a time;
-``repeat`` the same text again after others. The healthy model's plain pass is the reference of the first three; of the last it
-is the fault's own first call.
+Ways: ``plain`` one pass over one text; ``batch`` uneven batches, padded on either side, and an even one; ``cache`` tokens decoded
+one at a time, alone and in a batch, and some that go on from a cache at once; ``repeat`` the same text again after others. The
+healthy model's plain pass is the reference of the first three; of the last it is the fault's own first call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pytest_npuconf.cards import find_card
 from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document
 from pytest_npuconf.engines.transformers_engine import TransformersEngine
-from pytest_npuconf.equivalence_conditions import windows
+from pytest_npuconf.equivalence_conditions import continued, decoded_together, even_batch, windows
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.faults.base import Fault
 from pytest_npuconf.faults.catalogue import SHIPPED
@@ -40,7 +40,8 @@ FLOOR = 1e-8
 WAYS = ("plain", "batch", "cache", "repeat")
 LENGTHS = (48, 129, 257, 1025)
 BATCH = (15, 257, 48)
-DECODED = slice(3, 5)  # two turns of a page, of the windows that equivalence.cache decodes
+DECODED = slice(2, 5)  # a full page and two turns of one, of the windows that equivalence.cache decodes
+CONTINUED = slice(3, 4)  # behind a full page, of the texts that go on from a cache there
 
 
 @dataclass
@@ -77,9 +78,12 @@ class Bench:
 
         self.texts = [of(length) for length in LENGTHS]
         self.rows = [of(length) for length in BATCH]
-        self.decoded = windows(documents)[DECODED]
+        self.even = even_batch(documents)
+        self.decoded, self.together = windows(documents)[DECODED], decoded_together(documents)
+        self.continued = continued(documents)[CONTINUED]
         engine = self.load()
-        listed = [*self.texts, *self.rows, *(w.document for w in self.decoded)]
+        listed = [*self.texts, *self.rows, *self.even.rows]
+        listed += [one.document for one in (*self.decoded, *self.together, *self.continued)]
         self._healthy = {d.ids: _looked(engine.forward(d.ids), d.positions) for d in listed}
 
     def load(self) -> TransformersEngine:
@@ -117,15 +121,25 @@ class Bench:
             for side in ("right", "left")
             for d, f in zip(self.rows, engine.forward_batch(ids, side), strict=True)
         ]
-        return _mean([self._against(d, _looked(f, d.positions)) for d, f in found])
+        values = [self._against(d, _looked(f, d.positions)) for d, f in found]
+        even = engine.forward_batch([d.ids[: self.even.tokens] for d in self.even.rows], "left")
+        return _mean(
+            [*values, *(self._against(d, _looked(f, d.positions)) for d, f in zip(self.even.rows, even, strict=True))]
+        )
 
     def _cache(self, engine: TransformersEngine) -> float:
+        given = [(w, engine.forward_cached(w.document.ids[: w.stop], w.prefill)) for w in self.decoded]
+        rows = [w.document.ids[: w.stop] for w in self.together]
+        given += zip(self.together, engine.forward_decoded(rows, [w.prefill for w in self.together]), strict=True)
         values = []
-        for window in self.decoded:
+        for window, found in given:
             document = window.document
             where = [p for p in document.positions if window.prefill <= p < window.stop]
-            found = engine.forward_cached(document.ids[: window.stop], window.prefill)
             values.append(self._against(document, _looked(found, where), where))
+        for one in self.continued:
+            where = [p for p in one.document.positions if p >= one.cached]
+            found = engine.forward_continued(one.document.ids, one.cached)
+            values.append(self._against(one.document, _looked(found, where), where))
         return _mean(values)
 
     def _repeat(self, engine: TransformersEngine) -> float:

@@ -78,6 +78,13 @@ def test_a_fault_that_names_precisions_must_be_caught_at_each_of_them():
     assert only([fault("a", precisions=[LOW, FULL])], *runs)["outcome"] == "survived"
 
 
+def test_a_survivor_is_told_with_where_it_was_caught_all_the_same():
+    runs = judged("a", LOW), judged("a", FULL, fail=[REL]), judged("b", LOW), judged("b", FULL)
+    said = output.text(build([fault("a", precisions=[LOW, FULL]), fault("b")], *runs))
+    title = "survivors: not caught, or not wherever they must be:"
+    assert f"{title}\n  a: a is broken (caught at float32 alone)\n  b: b is broken\n" in said
+
+
 def test_inconclusive_and_claims_catch_nothing():
     entry = only([fault("a")], judged("a", LOW, inconclusive=[KL]), judged("a", FULL, claims=[REL]))
     assert entry["outcome"] == "survived"
