@@ -29,16 +29,21 @@ ALONE = {
 }
 
 
+SAMPLES = ("functional.samples",)  # they generate for a third of the time of a run
+
+
 @pytest.fixture(scope="module")
 def shared() -> SharedReferences:
     """The references of all runs here, made once."""
     return SharedReferences()
 
 
-def failing(fault: str, shared: SharedReferences, precision: str = "bfloat16") -> set[str]:
+def failing(
+    fault: str, shared: SharedReferences, precision: str = "bfloat16", *more: str, left_out: tuple[str, ...] = SAMPLES
+) -> set[str]:
     """Names of the required checks that fail."""
     found = session.run(
-        Arguments("tiny-qwen3", ("--npuconf-reference=live",), ("functional.samples",)), precision, fault, shared
+        Arguments("tiny-qwen3", ("--npuconf-reference=live", *more), left_out), precision, fault, shared
     )
     assert found["status"] == "judged", found
     required = {name: c["verdict"] for name, c in found["checks"].items() if c["role"] == "required"}
@@ -54,6 +59,11 @@ def test_without_this_gate_the_fault_survives(check, fault, shared):
 def test_without_the_error_of_the_logits_a_fault_at_float32_survives(shared):
     """Where the noise ratio of KL is not asked for."""
     assert failing("states-scaled", shared, "float32") == {"logits.rel_l2"}
+
+
+def test_without_the_samples_a_token_of_the_chat_template_survives(shared):
+    """None of the texts holds it."""
+    assert failing("chat-token", shared, "bfloat16", "-p", "tests.plugin.chat_token", left_out=()) == {*SAMPLES}
 
 
 def test_every_gate_that_a_loaded_model_can_move_is_here(shared):
