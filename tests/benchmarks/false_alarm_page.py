@@ -105,8 +105,9 @@ def page(data: list[dict[str, Any]]) -> str:
         *(_rate(m["model"], dtype, counts) for m in data for dtype, counts in _with_all(m).items()),
         "",
         "A run is one variant on one draw at one dtype; a draw has fewer documents than a card, so some verdicts stay open, which",
-        "is no pass. The bound is Clopper and Pearson's over runs, one-sided. Runs of one draw share its texts, so they are not",
-        "independent, and the bound would be wider if it were read by draw. A ratio of exactly 1 is the yardstick's noisiest",
+        "is no pass; in a campaign, on the card's whole set, it would count as a false alarm ([campaign.md](campaign.md)). The",
+        "bound is Clopper and Pearson's over runs, one-sided. Runs of one draw share its texts, so they are not independent, and",
+        "the bound would be wider if it were read by draw. A ratio of exactly 1 is the yardstick's noisiest",
         "member met again: attention in steps is one of the five ([thresholds.md](thresholds.md)).",
     ]
     for m in data:

@@ -23,7 +23,7 @@ ALONE = {
     "token.match": "state-of-the-token-before",
     "ppl.delta": "next-token-leaks",
     "model.placement": "weight-left-in-float32",
-    "equivalence.batch": "batch-cross-talk",
+    "equivalence.batch": "even-batch-cross-talk",
     "equivalence.cache": "kv-page-lost",
     "equivalence.repeat": "first-call",
 }
