@@ -11,7 +11,16 @@ from scipy.stats import binom
 from pytest_npuconf import measurements
 from pytest_npuconf.documents import Document, windows
 from pytest_npuconf.equivalence_comparison import Compared, Equivalence, RunNoise
-from pytest_npuconf.equivalence_conditions import FEWEST_DECODED, batches
+from pytest_npuconf.equivalence_conditions import (
+    CONTINUED,
+    DECODED_TOGETHER,
+    FEWEST_DECODED,
+    WINDOWS,
+    batches,
+    continued,
+    decoded_together,
+    even_batch,
+)
 from pytest_npuconf.equivalence_conditions import windows as decoded
 from pytest_npuconf.errors import MetricError
 from tests.realistic import real_documents
@@ -95,12 +104,31 @@ def test_batches_of_few_documents_are_uneven_and_windows_decode_enough(given_len
         with pytest.raises(MetricError, match="looked positions"):
             decoded(documents)
         return
-    found = decoded(documents)
-    for window in found:
+    found, together = decoded(documents), decoded_together(documents)
+    for window in (*found, *together):
         assert window.stop - window.prefill >= FEWEST_DECODED
         assert window.stop <= len(window.document.ids)
         assert set(window.runs) <= set(window.document.runs)
-    assert len(set(found)) == len(found) <= 5
+    assert len(set(found)) == len(found) <= len(WINDOWS)
+    assert len({w.document.name for w in together}) == len(together) <= len(DECODED_TOGETHER)
+
+
+@given(lengths)
+def test_what_goes_on_from_a_cache_and_even_batches_have_something_to_compare(given_lengths):
+    documents = [Document(f"d{i}", "document", "", tuple(range(n)), windows(n)) for i, n in enumerate(given_lengths)]
+    even = even_batch(documents)
+    assert all(len(d.ids) >= even.tokens for d in even.rows)
+    assert any(even.runs(i) for i in range(len(even.rows)))
+    if max(given_lengths) <= FEWEST_DECODED + 1:  # looked at as a whole
+        with pytest.raises(MetricError, match="behind its first run"):
+            continued(documents)
+        return
+    found = continued(documents)
+    assert len({c.document.name for c in found}) == len(found) <= len(CONTINUED)
+    for one in found:
+        assert 1 <= one.cached < len(one.document.ids)
+        assert one.runs
+        assert all(run[0] >= one.cached for run in one.runs)
 
 
 # ---------------------------------------------------------------- intervals: coverage

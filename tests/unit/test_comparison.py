@@ -9,8 +9,12 @@ import pytest
 from pytest_npuconf import comparison, measurements, thresholds
 from pytest_npuconf.cards import find_card
 from pytest_npuconf.comparison import Comparison, Document, NonFinite, compare, noise_of_two_roundings
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.errors import MetricError, NonFiniteError
 from pytest_npuconf.gates import Row
+from pytest_npuconf.precisions import Precision
+from pytest_npuconf.references.live import LiveReference
+from pytest_npuconf.references.shared import SharedReference
 from pytest_npuconf.stats import log_ratio_of_sums, ratio_of_sums
 
 VOCABULARY = 13
@@ -292,6 +296,18 @@ def test_a_yardstick_that_is_not_finite_is_not_called_the_candidate(sides):
         sides.compare()
     assert "candidate" not in str(caught.value)
     assert "prompt 2" in str(caught.value)
+
+
+def test_a_shared_reference_drops_no_document_where_its_yardstick_is_not_finite(sides, monkeypatch):
+    """There a member of the yardstick stands in for the candidate, whose documents with NaN would be left out."""
+    broken = {**sides.candidate, "prompt 2": np.full_like(sides.candidate["prompt 2"], math.nan)}
+    members = {"one": forward(sides.yardstick["one"]), REFERENCE_VARIANT.name: forward(broken)}
+    monkeypatch.setattr(LiveReference, "yardstick", lambda *_: members)
+    monkeypatch.setattr(SharedReference, "forward", lambda _self, _pair, document: Rows(sides.reference[document.name]))
+    shared = SharedReference.__new__(SharedReference)
+    shared._documents, shared._kept = sides.documents, {}
+    with pytest.raises(NonFiniteError, match=f"yardstick {REFERENCE_VARIANT.name} itself at prompt 2 position 0"):
+        shared.noise(Precision("bfloat16", "float32"))
 
 
 # ---------------------------------------------------------------- sides that do not fit
