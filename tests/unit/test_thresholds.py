@@ -1,7 +1,10 @@
 """The one table of constants: each has a bound that can be met, a reason, and the run that gave it."""
 
 import dataclasses
+import importlib
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +52,13 @@ def test_a_run_names_a_fault_that_exists():
         words = constant.run.split()
         if "--npuconf-fault" in words:
             assert words[words.index("--npuconf-fault") + 1] in names
+
+
+def test_the_constants_that_figures_are_made_of_are_those_of_the_page():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "thresholds.md").read_text(encoding="utf-8")
+    page = page.partition("What a figure is made of")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([A-Z_]+)` \| ([^|`]+) \| `([a-z_.]+)` \| .{20,} \|$", page, re.M)
+    assert len(rows) >= 10
+    for name, value, module in rows:
+        found = getattr(importlib.import_module(f"pytest_npuconf.{module}"), name)
+        assert value == (", ".join(map(str, found)) if isinstance(found, tuple) else str(found)), name
