@@ -20,7 +20,7 @@ SHORT_CAMPAIGN = nan-weight attention-scale-2% window-imposed dead-weight-row kv
 # Sockets, processes, command lines, texts: nothing of theirs depends on what is pinned, and they take minutes.
 PINLESS = audit_command audit_corpus audit_numbers audit_output audit_rules_numeric audit_rules_sentences audit_rules_textual \
   audit_text ascend_page bundle card_page guide terminal openai_client server_process server_log proxy serving_faults serving_api serving_engine launchers load load_sweep \
-  load_agreement speed_faults
+  load_agreement speed_faults gates_compared
 RESULTS ?= results
 MODELS = tiny-qwen3 smollm2-135m-instruct tiny-qwen3-reranker
 
