@@ -522,3 +522,22 @@ def test_odd_settings_of_pytest_change_nothing(run, odd):
     result = run(*FLOAT32, *odd)
     assert result.ret == 0
     result.stdout.fnmatch_lines([f"CONFORMANT: *{EVERY} of {EVERY} *"])
+
+
+WIDE = """
+from pytest_npuconf.faults.base import Fault
+
+def pytest_npuconf_faults(config):
+    return [Fault("wide", "everything is computed in float32", "16 bits", "model.placement", lambda model: model.float())]
+"""
+
+
+def test_a_candidate_that_computes_wider_than_it_says_is_a_finding(run, pytester):
+    pytester.makeconftest(WIDE)
+    options = ("--model", "tiny-qwen3", "--npuconf-reference", "live", "--npuconf-precision", "bfloat16")
+    result = run(*options, "--npuconf-fault", "wide", "npuconf/precision/test_logits.py", "-k", "kl")
+    result.stdout.fnmatch_lines(
+        [
+            "*FINDING kl.noise_ratio.bf16_fp32: the yardstick rounds more than the candidate (ratio * at most, below 0.25)*"
+        ]
+    )
