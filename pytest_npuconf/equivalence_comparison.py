@@ -209,8 +209,8 @@ def _able(engine: Engine) -> Batches:
     if not isinstance(engine, Batches):
         raise EngineError(
             f"engine {engine.name} offers no padded batches and no decoding with a cache",
-            mend="give it forward_batch and forward_cached (pytest_npuconf.engines.base.Batches), or leave the equivalence "
-            "checks out of the card's [required] list",
+            mend="give it forward_batch, forward_cached, forward_decoded and forward_continued "
+            "(pytest_npuconf.engines.base.Batches), or leave the equivalence checks out of the card's [required] list",
         )
     return engine
 
