@@ -135,11 +135,7 @@ def even_batch(documents: Sequence[Document]) -> EvenBatch:
     Raises:
         MetricError: no documents of the positions.
     """
-    left: list[Document] = _required(documents)
-    rows: list[Document] = []
-    while left and len(rows) < EVEN_ROWS:
-        rows.append(nearest_in_length(left, EVEN))
-        left = [d for d in left if d is not rows[-1]]
+    rows = _each_nearest(_required(documents), [EVEN] * EVEN_ROWS)
     return EvenBatch(tuple(rows), min(len(d.ids) for d in rows))
 
 
@@ -194,18 +190,22 @@ def continued(documents: Sequence[Document]) -> list[Continued]:
     left = [d for d in _required(documents) if d.runs[-1][0] >= 1]
     if not left:
         raise MetricError("equivalence.cache: no document is looked at behind its first run", mend="give longer texts")
-    found: list[Continued] = []
-    for cached, tokens in CONTINUED:
-        if left:
-            document = nearest_in_length(left, tokens)
-            found.append(Continued(document, min(cached, document.runs[-1][0])))
-            left = [d for d in left if d is not document]
-    return found
+    chosen = _each_nearest(left, [tokens for _, tokens in CONTINUED])
+    return [Continued(d, min(cached, d.runs[-1][0])) for (cached, _), d in zip(CONTINUED, chosen, strict=False)]
 
 
 def nearest_in_length(documents: Sequence[Document], tokens: int) -> Document:
     """The document whose length is nearest; the first of equals."""
     return min(documents, key=lambda d: abs(len(d.ids) - tokens))
+
+
+def _each_nearest(documents: Sequence[Document], lengths: Sequence[int]) -> list[Document]:
+    """The nearest to each length, none twice, as far as there are so many."""
+    left, chosen = list(documents), list[Document]()
+    for tokens in lengths[: len(left)]:
+        chosen.append(nearest_in_length(left, tokens))
+        left = [d for d in left if d is not chosen[-1]]
+    return chosen
 
 
 def _spans(runs: Runs) -> list[Runs]:

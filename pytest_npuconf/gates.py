@@ -223,8 +223,13 @@ def format_measurement(m: Measurement) -> str:
     """``1.02 [0.95, 1.09] (6 documents)``; the unit follows the value."""
     text = f"{format_number(m.value)} {m.unit}".rstrip()
     if m.interval is not None:
-        text += f" [{format_number(m.interval[0])}, {format_number(m.interval[1])}]"
+        text += f" {format_interval(*m.interval)}"
     return f"{text} ({m.n} {m.of.removesuffix('s') if m.n == 1 else m.of})"
+
+
+def format_interval(low: float, high: float) -> str:
+    """``[0.95, 1.09]``."""
+    return f"[{format_number(low)}, {format_number(high)}]"
 
 
 def format_bound(gate: Gate) -> str:

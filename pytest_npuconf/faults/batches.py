@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pytest_npuconf.devices.base import import_torch
@@ -15,14 +16,7 @@ TILE = 256
 
 def cross_talk(model: Any) -> None:
     """In the middle layer the first key/value head of each row of a batch is its neighbour's."""
-
-    def around(call: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
-        if key.shape[0] > 1:
-            key, value = key.clone(), value.clone()
-            key[:, 0], value[:, 0] = key[:, 0].roll(1, 0), value[:, 0].roll(1, 0)
-        return call(query, key, value, mask, **kwargs)
-
-    wrap_attention(anatomy.attention_of(anatomy.middle(model), model), around)
+    _talk(model, lambda: True)
 
 
 def even_cross_talk(model: Any) -> None:
@@ -33,13 +27,19 @@ def even_cross_talk(model: Any) -> None:
         call = look(arguments)
         even[0] = call.batch > 1 and (call.padding is None or bool(call.padding.all()))
 
+    arguments_hook(anatomy.decoder(model), note)
+    _talk(model, lambda: even[0])
+
+
+def _talk(model: Any, now: Callable[[], bool]) -> None:
+    """While ``now()``, asked at each call of the middle layer's attention."""
+
     def around(call: Any, query: Any, key: Any, value: Any, mask: Any, **kwargs: Any) -> Any:
-        if even[0] and key.shape[0] > 1:
+        if key.shape[0] > 1 and now():
             key, value = key.clone(), value.clone()
             key[:, 0], value[:, 0] = key[:, 0].roll(1, 0), value[:, 0].roll(1, 0)
         return call(query, key, value, mask, **kwargs)
 
-    arguments_hook(anatomy.decoder(model), note)
     wrap_attention(anatomy.attention_of(anatomy.middle(model), model), around)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pytest_npuconf.gates import Measurement, Row, format_number
+from pytest_npuconf.gates import Measurement, Row, format_interval
 from pytest_npuconf.hidden_comparison import FINAL, HiddenComparison
 from pytest_npuconf.measurements.logits import worst_rows
-from pytest_npuconf.stats import Estimate, largest_of, log_ratio_of_sums
+from pytest_npuconf.stats import largest_of, log_ratio_of_sums
 
 
 def hidden_error(comparison: HiddenComparison) -> Measurement:
@@ -41,15 +41,11 @@ def hidden_ratio(comparison: HiddenComparison) -> Measurement:
     for layer, listed in comparison.rows.items():
         candidate = [float(found.rel_l2.sum()) for found in listed]
         estimates[layer] = log_ratio_of_sums(candidate, comparison.noise[layer], len(comparison.rows))
-    rows = worst_rows([Row(layer, estimate.value, _ends(estimate)) for layer, estimate in estimates.items()])
+    rows = worst_rows([Row(layer, e.value, format_interval(e.low, e.high)) for layer, e in estimates.items()])
     worst = largest_of(estimates.values())
     return Measurement(
         metric, worst.value, n=worst.n, of="documents", interval=(worst.low, worst.high), rows=rows, data=_data(comparison)
     )  # fmt: skip
-
-
-def _ends(estimate: Estimate) -> str:
-    return f"[{format_number(estimate.low)}, {format_number(estimate.high)}]"
 
 
 def _broken(metric: str, comparison: HiddenComparison) -> Measurement | None:

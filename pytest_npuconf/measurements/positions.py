@@ -7,7 +7,7 @@ import numpy as np
 from pytest_npuconf.comparison import Comparison, sums_of_runs
 from pytest_npuconf.documents import bucket_of
 from pytest_npuconf.errors import MetricError
-from pytest_npuconf.gates import Measurement, Row, format_number
+from pytest_npuconf.gates import Measurement, Row, format_interval
 from pytest_npuconf.measurements.logits import broken
 from pytest_npuconf.stats import Estimate, largest_of, log_ratio_of_sums
 
@@ -65,4 +65,4 @@ def _windows(comparison: Comparison) -> dict[str, list[tuple[float, float]]]:
 
 
 def _detail(estimate: Estimate) -> str:
-    return f"[{format_number(estimate.low)}, {format_number(estimate.high)}], {estimate.n} windows"
+    return f"{format_interval(estimate.low, estimate.high)}, {estimate.n} windows"

@@ -139,10 +139,9 @@ def _share(found: dict[str, Any]) -> float:
 
 def _row(check: str, found: dict[str, Any]) -> str:
     largest = "no number" if found["largest"] is None else format_number(found["largest"])
-    share = (
-        f"{_share(found):.0%}" if found["bound"] and largest != "no number" else "beyond" if largest != "0" else "none"
-    )
     by = f"{found['variant']}, draw {found['draw']}" if largest != "0" else ""
+    no_share = "beyond" if by else "none"
+    share = f"{_share(found):.0%}" if found["bound"] and found["largest"] is not None else no_share
     return (
         f"| {check} | {largest} | {format_number(found['bound'])} (`{found['constant']}`) | {share} | {by} | "
         f"{found['inconclusive']} of {found['runs']} |"
