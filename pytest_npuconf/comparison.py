@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pytest_npuconf.documents import Document
+from pytest_npuconf.documents import Document, Runs
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.errors import MetricError, NonFiniteError
 from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.metrics.best_words import BestWordRows, BestWords
 from pytest_npuconf.metrics.compact import CompactRows
 from pytest_npuconf.metrics.logits import LogitRows, ReferenceRows, RoundingRows
 from pytest_npuconf.stats import robust_sd
@@ -24,13 +25,16 @@ MOST_ROWS = 128
 @dataclass(frozen=True)
 class DocumentComparison:
     """One document: ``rows`` of the candidate and ``yardstick`` rows by member, one for each looked position, and per-token
-    nll (nats, one for each looked position that has a next token) of reference and candidate."""
+    nll (nats, one for each looked position that has a next token) of reference and candidate. ``rest`` of the candidate, and
+    ``rest_shift`` (logits) by member: one for each of the other positions, none where these are not compared."""
 
     document: Document
     rows: LogitRows
     yardstick: Mapping[str, RoundingRows]
     reference_nll: Float64
     candidate_nll: Float64
+    rest: BestWordRows = field(default_factory=BestWordRows.none)
+    rest_shift: Mapping[str, Float64] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Noise:
     """What rounding costs: sums over positions by document, shape ``(documents,)``, of KL (nats) and of rel_l2, and the
     robust standard deviation of the reference's gap between its two best (logits). ``members`` has the mean KL of each;
     ``runs`` the sums of KL by document and run of looked positions, ``typical_runs`` the same of the mean member, ``gap``
-    the root mean square over members of what rounding does to that gap, by document and looked position."""
+    the root mean square over members of what rounding does to that gap, by document and looked position, ``rest_gap`` the
+    same by document and position of the rest (none where it is not compared)."""
 
     kl: Float64
     rel_l2: Float64
@@ -47,6 +52,7 @@ class Noise:
     runs: tuple[Float64, ...] = ()
     typical_runs: tuple[Float64, ...] = ()
     gap: tuple[Float64, ...] = ()
+    rest_gap: tuple[Float64, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,13 @@ class NonFinite:
 
     place: str
     kind: str
+    position: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Comparison:
     """All documents of one model at one precision pair. With ``non_finite`` places, ``documents`` holds the others.
+    ``positions`` counts those that were compared, whole or by their best token.
 
     ``noise`` says what rounding alone costs here, document by document, in the order of ``documents``.
     """
@@ -80,12 +88,14 @@ def compare(
     reference: Callable[[Document], Forward | CompactRows],
     yardstick: Mapping[str, Callable[[Document], Forward]],
     *,
+    words: Callable[[Document], BestWords] | None = None,
     announce: Callable[[str], None] = lambda _: None,
 ) -> Comparison:
     """Compare over all documents.
 
     Args:
         candidate, reference, yardstick: give the forward pass of a document; the reference's may be stored rows.
+        words: gives the reference's best words at the ``rest`` of a document; without it only looked positions are compared.
 
     Raises:
         NonFiniteError: the reference itself is not finite (there is nothing to compare with).
@@ -97,10 +107,17 @@ def compare(
     for number, document in enumerate(documents, start=1):
         announce(f"{document.name}: {len(document.ids)} tokens ({number} of {len(documents)})")
         sides = {name: forward(document) for name, forward in yardstick.items()}
-        streamed, rows = _stream(document, candidate(document), reference(document), sides, bad, rows)
-        if streamed is not None:
+        passes, before = candidate(document), len(bad)
+        streamed, rows = _stream(document, passes, reference(document), sides, bad, rows)
+        if words is not None and document.rest:
+            known = words(document) if streamed is not None else None
+            rest, shifts = _compare_rest(document, passes, known, sides, bad, rows)
+            bad[before:] = sorted(bad[before:], key=lambda one: one.position)
+            if streamed is not None:
+                streamed = replace(streamed, rest=rest, rest_shift=shifts)
+        if streamed is not None and len(bad) == before:
             done.append(streamed)
-    positions = sum(len(d.positions) for d in documents)
+    positions = sum(len(d.positions if words is None else d.ids) for d in documents)
     return Comparison(tuple(done), positions, noise_of_yardstick(done), tuple(bad))
 
 
@@ -129,6 +146,7 @@ def noise_of_yardstick(documents: Sequence[DocumentComparison]) -> Noise:
         tuple(sums_of_runs(d.document, d.yardstick[loudest].kl) for d in documents),
         tuple(sums_of_runs(d.document, np.mean([d.yardstick[name].kl for name in names], axis=0)) for d in documents),
         tuple(_rms([d.yardstick[name].top2_shift for name in names]) for d in documents),
+        tuple(_rms([d.rest_shift[name] for name in names]) if d.rest_shift else np.zeros(0) for d in documents),
     )
 
 
@@ -211,6 +229,41 @@ def _stream(
     return DocumentComparison(document, kept, members, nll, nll + shift), rows
 
 
+def _compare_rest(
+    document: Document,
+    candidate: Forward,
+    words: BestWords | None,
+    yardstick: Mapping[str, Forward],
+    bad: list[NonFinite],
+    rows: int,
+) -> tuple[BestWordRows, dict[str, Float64]]:
+    """The positions of the document's ``rest``, ``rows`` at a time. Without ``words``, or once the candidate is not finite at
+    one, it is only asked whether the others are."""
+    total, found, at = len(document.rest_positions), len(bad), 0
+    if words is not None and len(words) != total:
+        raise MetricError(
+            f"{document.name}: the reference gives {len(words)} positions for {total} outside the windows"
+        )
+    kept, shifts = BestWordRows.allocate(total), {name: np.empty(total) for name in yardstick}
+    for start, stop in blocks_of(document.rest, rows):
+        cand, there = candidate.logits(start, stop), slice(at, at + stop - start)
+        bad += non_finite_rows(cand, document, start)
+        if words is not None and len(bad) == found:
+            part = words.part(there.start, there.stop)
+            kept.put(at, part.compare(cand))
+            for name, forward in yardstick.items():
+                logits = forward.logits(start, stop)
+                _require_usable(document, f"yardstick {name}", logits, start)
+                shifts[name][there] = part.shift(logits)
+        at = there.stop
+    return kept, shifts
+
+
+def blocks_of(runs: Runs, rows: int) -> list[tuple[int, int]]:
+    """Parts of at most ``rows`` positions of the runs, in order."""
+    return [(a, min(a + rows, stop)) for start, stop in runs for a in range(start, stop, rows)]
+
+
 def _reader(
     document: Document, reference: Forward | CompactRows, start: int, stop: int, at: int
 ) -> Callable[[int, int], ReferenceRows | CompactRows]:
@@ -274,6 +327,6 @@ def non_finite_rows(values: Float32, document: Document, start: int = 0, where: 
     """Rows that are not finite; ``start``: the first row's position, ``where``: what of it, behind the place."""
     bad = ~np.isfinite(values).all(axis=1)
     return [
-        NonFinite(document.place(start + int(row)) + where, "NaN" if np.isnan(values[row]).any() else "infinity")
-        for row in np.flatnonzero(bad)
+        NonFinite(document.place(at) + where, "NaN" if np.isnan(values[at - start]).any() else "infinity", at)
+        for at in (start + np.flatnonzero(bad)).tolist()
     ]

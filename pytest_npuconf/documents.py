@@ -21,7 +21,7 @@ Runs = tuple[tuple[int, int], ...]
 class Document:
     """A named text with its token ids. ``kind``: ``prompt`` (of the logits), ``hidden`` (of the hidden states), ``text``
     (of the perplexity) or ``document`` (of the positions). ``looked``: runs ``(start, stop)`` of the positions whose logits
-    are compared, in order; all of them when none is given."""
+    are compared whole, in order; all of them when none is given."""
 
     name: str
     kind: str
@@ -37,7 +37,18 @@ class Document:
     @property
     def positions(self) -> tuple[int, ...]:
         """The positions that are looked at: one row of logits each."""
-        return tuple(p for start, stop in self.runs for p in range(start, stop))
+        return _positions(self.runs)
+
+    @property
+    def rest(self) -> Runs:
+        """Runs of the other positions: of each of these only the best token is compared."""
+        edges = [0, *(edge for run in self.runs for edge in run), len(self.ids)]
+        return tuple((start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True) if start < stop)
+
+    @property
+    def rest_positions(self) -> tuple[int, ...]:
+        """The positions of :attr:`rest`, in order."""
+        return _positions(self.rest)
 
     def place(self, position: int) -> str:
         """``prompt 2 position 3``: the position whose logits predict the next token."""
@@ -46,6 +57,14 @@ class Document:
     def place_of_row(self, row: int) -> str:
         """The same of a row of the looked positions."""
         return self.place(self.positions[row])
+
+    def place_of_rest(self, row: int) -> str:
+        """The same of a row of the other positions."""
+        return self.place(self.rest_positions[row])
+
+
+def _positions(runs: Runs) -> tuple[int, ...]:
+    return tuple(p for start, stop in runs for p in range(start, stop))
 
 
 def windows(length: int) -> Runs:

@@ -22,7 +22,7 @@ from pytest_npuconf.collection import SUITE_PREFIX, SuiteModule, is_shipped, res
 from pytest_npuconf.conformance import Closing, Status, claims_line, close
 from pytest_npuconf.engines.transformers_engine import TransformersFactory
 from pytest_npuconf.errors import FaultError, NpuconfError, SettingsError
-from pytest_npuconf.faults.applies import check_applies, check_target
+from pytest_npuconf.faults.applies import check_applies, check_target, check_texts
 from pytest_npuconf.faults.catalogue import CATALOGUE
 from pytest_npuconf.gates import Role
 from pytest_npuconf.options import Settings
@@ -81,6 +81,7 @@ def _check_fault_applies(plan: Plan) -> None:
     if plan.factory.name != TransformersFactory.name:
         return
     for model, checkpoint in plan.checkpoints.items():
+        check_texts(plan.fault, model, plan.documents[model])
         code = plan.settings.trust_remote_code
         check_applies(plan.fault, model, checkpoint.folder, plan.precisions[model], trust_remote_code=code)
 

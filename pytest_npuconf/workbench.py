@@ -20,7 +20,7 @@ from pytest_npuconf.equivalence_comparison import (
     first_call,
 )
 from pytest_npuconf.errors import EngineError, FaultError
-from pytest_npuconf.faults.applies import check_target
+from pytest_npuconf.faults.applies import check_target, check_texts
 from pytest_npuconf.hidden_comparison import HiddenComparison, compare_hidden_states
 from pytest_npuconf.module_comparison import ModuleComparison, compare_modules
 from pytest_npuconf.plan import Plan
@@ -62,7 +62,7 @@ class Workbench:
             engine: Engine = self.plan.factory.load(
                 self.plan.checkpoints[model], self.plan.device, dtype, self.plan.settings
             )
-            self._inject(engine)
+            self._inject(engine, model)
             self._candidate = ((model, dtype), engine)
             self._first_call = first_call(engine, self.documents(model))
         return self._candidate[1]
@@ -205,6 +205,7 @@ class Workbench:
             lambda document: self._candidate_pass(model, pair.candidate, document),
             lambda document: source.forward(pair, document),
             members,
+            words=lambda document: source.words(pair, document),
             announce=lambda text: self._progress.step(f"{model}, {pair.spoken}, {text}"),
         )
 
@@ -246,11 +247,12 @@ class Workbench:
             self._candidate_passes[document.ids] = engine.forward(document.ids)
         return self._candidate_passes[document.ids]
 
-    def _inject(self, engine: Engine) -> None:
+    def _inject(self, engine: Engine, name: str) -> None:
         fault = self.plan.fault
         if fault is None:
             return
         check_target(fault, engine.name)
+        check_texts(fault, name, self.documents(name))
         model = getattr(engine, "model", None)
         if model is None:
             raise FaultError(f"fault {fault.name} breaks a transformers model; engine {engine.name} has none to break")

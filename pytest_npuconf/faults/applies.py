@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pytest_npuconf.devices.base import import_torch
+from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import FaultError
 from pytest_npuconf.faults.base import Fault
 
@@ -27,6 +28,16 @@ def check_target(fault: Fault, engine: str) -> None:
     """Raises FaultError when the fault breaks what this engine does not have."""
     if reason := why_not(fault.target, engine):
         raise FaultError(f"fault {fault.name} {reason}", mend=MENDS[fault.target])
+
+
+def check_texts(fault: Fault, model: str, documents: Sequence[Document]) -> None:
+    """Raises FaultError when the fault breaks only rows that none of the run's documents has."""
+    longest = max(len(d.ids) for d in documents)
+    if longest <= fault.beyond:
+        raise FaultError(
+            f"fault {fault.name} leaves the first {fault.beyond} positions alone, and the longest text of {model} has {longest}",
+            mend="longer texts for the card ([prompts] documents), or another --npuconf-fault (list prints them)",
+        )
 
 
 def check_applies(

@@ -34,6 +34,7 @@ class Fault:
         equivalent: why it may survive: the proof.
         target: ``model`` or ``server``; for ``server``, ``inject`` is given the :class:`pytest_npuconf.faults.proxy.Proxy` in
             front of it, before it takes requests, and ``module`` and ``precisions`` are empty.
+        beyond: rows of a call that it leaves alone, where it breaks only those behind them: a text must be longer.
         arguments: of a server: words that its command gets, so that the fault is in its own process; one that runs already
             cannot have it.
     """
@@ -52,6 +53,7 @@ class Fault:
     equivalent: str = ""
     target: str = "model"
     arguments: tuple[str, ...] = ()
+    beyond: int = 0
 
     @property
     def checks(self) -> tuple[str, ...]:

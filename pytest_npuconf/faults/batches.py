@@ -95,17 +95,20 @@ def rows_past_tile(factor: float) -> Injector:
     return inject
 
 
-def tile_edge(model: Any) -> None:
-    """The middle layer's MLP leaves out one row of a call, the first past 256."""
+def without_rows(first: int, count: int) -> Injector:
+    """The middle layer's MLP leaves out ``count`` rows of a call, from the row ``first`` on."""
 
-    def change(output: Any) -> Any:
-        if output.shape[1] <= TILE:
-            return None
-        output = output.clone()
-        output[:, TILE] = 0
-        return output
+    def inject(model: Any) -> None:
+        def change(output: Any) -> Any:
+            if output.shape[1] <= first:
+                return None
+            output = output.clone()
+            output[:, first : first + count] = 0
+            return output
 
-    output_hook(anatomy.middle_mlp(model), change)
+        output_hook(anatomy.middle_mlp(model), change)
+
+    return inject
 
 
 def first_call(model: Any) -> None:

@@ -61,11 +61,12 @@ CALLS = (
           scaled=batches.noise, magnitudes=tuple(2.0**-k for k in range(20, 2, -2))),
     Fault("rows-past-256", "one layer's MLP is 5 % too big for the rows of a call past the 256th", "x1.05",
           "kl.positions, modules.noise_ratio",
-          batches.rows_past_tile(0.05), module=MLP, scaled=batches.rows_past_tile,
+          batches.rows_past_tile(0.05), module=MLP, beyond=batches.TILE, scaled=batches.rows_past_tile,
           magnitudes=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),
     Fault("tile-edge", "one layer's MLP leaves out the first row past 256", "1 row", "kl.positions, modules.noise_ratio",
-          batches.tile_edge,
-          module=MLP),
+          batches.without_rows(batches.TILE, 1), module=MLP, beyond=batches.TILE),
+    Fault("hole-past-700", "one layer's MLP leaves out 16 rows of a call, from row 700 on", "16 rows", "token.match",
+          batches.without_rows(700, 16), module=MLP, beyond=700),
 )  # fmt: skip
 
 STATE: tuple[Fault, ...] = (*CACHES, *BATCHES, *CALLS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from pytest_npuconf import thresholds
 from pytest_npuconf.comparison import Comparison, DocumentComparison, sums_of_runs
 from pytest_npuconf.gates import MAX_ROWS, Measurement, Row
 from pytest_npuconf.metrics.arrays import Float64
+from pytest_npuconf.metrics.best_words import BestWordRows
 from pytest_npuconf.metrics.logits import LogitRows
 from pytest_npuconf.metrics.perplexity import compare_perplexity, relative_change, score_text
 from pytest_npuconf.stats import Estimate, log_ratio_of_sums, share_lower_bound
@@ -175,7 +176,8 @@ def _of_prompts(metric: str, comparison: Comparison, figure: str) -> Measurement
 
 
 def token_match(comparison: Comparison) -> Measurement:
-    """Top-1 disagreements beyond a near tie, over every position of prompts and texts.
+    """Top-1 disagreements beyond a near tie, over every position of every document that the pair is judged on (of a server at
+    the windows: its comparison has no rest).
 
     tau = z x what rounding does to the reference's gap between its two best: the robust standard deviation over all
     positions, or at this one the root mean square over the yardstick's members where that is more, because rounding moves
@@ -183,25 +185,22 @@ def token_match(comparison: Comparison) -> Measurement:
     """
     if unusable := broken("top1.disagreements", comparison):
         return unusable
-    documents = list(comparison.documents)
     z, everywhere = thresholds.TIE_Z.value, comparison.noise.gap_sd
-    total = sum(len(d.rows) for d in documents)
-    differing, counted, excused = 0, [], 0.0
+    total = differing = 0
+    counted, excused = [], 0.0
     gaps: list[tuple[float, float]] = []
-    for d, local in zip(documents, comparison.noise.gap, strict=True):
-        different = np.flatnonzero(d.rows.reference_top1 != d.rows.candidate_top1)
-        differing += different.size
+    for rows, local, place in _every_position(comparison):
+        different = np.flatnonzero(rows.reference_top1 != rows.candidate_top1)
+        total, differing = total + len(rows), differing + different.size
         for i in different:
-            sd = max(everywhere, float(local[i]))
+            gap, sd = float(rows.gap[i]), max(everywhere, float(local[i]))
             tau = z * sd
-            gaps.append((float(d.rows.gap[i]), tau))
-            if d.rows.gap[i] > tau:
-                detail = (
-                    f"token {d.rows.candidate_top1[i]} for {d.rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
-                )
-                counted.append(Row(d.document.place_of_row(int(i)), float(d.rows.gap[i]), detail))
+            gaps.append((gap, tau))
+            if gap > tau:
+                detail = f"token {rows.candidate_top1[i]} for {rows.reference_top1[i]}, gap in logits, tau {tau:.3g}"
+                counted.append(Row(place(int(i)), gap, detail))
             else:
-                excused = max(excused, float(d.rows.gap[i]) / sd if sd else 0.0)
+                excused = max(excused, gap / sd if sd else 0.0)
     prompts = comparison.of("prompt")
     agree = [bool(d.rows.reference_top1[-1] == d.rows.candidate_top1[-1]) for d in prompts]
     data = {
@@ -219,6 +218,18 @@ def token_match(comparison: Comparison) -> Measurement:
     return Measurement(
         "top1.disagreements", float(len(counted)), n=total, of="positions", rows=worst_rows(counted), data=data
     )
+
+
+def _every_position(
+    comparison: Comparison,
+) -> Iterator[tuple[LogitRows | BestWordRows, Float64, Callable[[int], str]]]:
+    """Rows of the looked positions of each document and of the others, what rounding does to the gap at each, and the place of
+    a row."""
+    for d, local in zip(comparison.documents, comparison.noise.gap, strict=True):
+        yield d.rows, local, d.document.place_of_row
+    rest_gap = comparison.noise.rest_gap or [np.zeros(0)] * len(comparison.documents)
+    for d, local in zip(comparison.documents, rest_gap, strict=True):
+        yield d.rest, local, d.document.place_of_rest
 
 
 def perplexity(comparison: Comparison) -> Measurement:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pytest_npuconf.errors import MetricError
 from pytest_npuconf.metrics.arrays import Float32, Float64, as_float32, require_finite
+from pytest_npuconf.metrics.best_words import gap_to
 from pytest_npuconf.metrics.logits import ACTIVE, REL_EPS, LogitRows, ReferenceRows, RoundingRows, best_ids
 
 BEST = 192  # words a position with their ids: 8 bytes each
@@ -76,7 +77,7 @@ class CompactRows:
             kl=side.kl(),
             reference_top1=self.ids[:, 0].astype(np.int64),
             candidate_top1=top[:, 0],
-            gap=self._gap(top[:, 0]),
+            gap=gap_to(top[:, 0], self.ids, self.logits),
             top2_shift=side.top2_shift(),
             top_overlap=np.asarray(shared / top.shape[1], dtype=np.float64),
             lse_shift=side.logsumexp - self.logsumexp,
@@ -90,14 +91,6 @@ class CompactRows:
     def target_logits(self, targets: NDArray[np.int64]) -> Float64:
         """Logits of the recorded next tokens; ``targets`` are those ids (comparability has made sure of it)."""
         return self.target[: targets.size].astype(np.float64)
-
-    def _gap(self, candidate_top1: NDArray[np.int64]) -> Float64:
-        """The reference's best logit minus that of the candidate's best; at least the gap to its last recorded word where
-        that is not among them."""
-        found = self.ids == candidate_top1[:, None]
-        last = self.logits[:, -1]
-        there = np.where(found.any(axis=1), self.logits[np.arange(len(self)), found.argmax(axis=1)], last)
-        return self.logits[:, 0].astype(np.float64) - there.astype(np.float64)
 
 
 def compact_widths(vocabulary: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ ARRAYS_NAME = re.compile(rf"(?!\.)(?P<stem>{STEM})\.[0-9a-f]{{12}}\.safetensors"
 Arrays = Mapping[str, NDArray[Any]]
 LAYOUT = Layout(
     noun="a baseline",
-    version=2,  # 2: noise by run of looked positions
+    version=3,  # 2: noise by run of looked positions; 3: best words of the positions between them
     fields={
         "model": str,
         "engine": str,

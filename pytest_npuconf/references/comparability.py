@@ -10,6 +10,7 @@ from typing import Any
 from pytest_npuconf.documents import Document
 from pytest_npuconf.errors import WeightsError
 from pytest_npuconf.files import sha256_of
+from pytest_npuconf.metrics.best_words import FEW
 from pytest_npuconf.metrics.compact import BEST, SAMPLE
 from pytest_npuconf.references.sealed import sha256_of_json
 from pytest_npuconf.weights.checkpoint import TOKENIZERS, Checkpoint, read_json
@@ -18,6 +19,7 @@ from pytest_npuconf.weights.checkpoint import TOKENIZERS, Checkpoint, read_json
 _AGAIN = "get the file again from the model's own checkpoint"
 VOLATILE = ("transformers_version", "_name_or_path", "torch_dtype", "dtype")
 DOCUMENTS = "documents"
+ORDER = "order of documents"
 VOCABULARIES = (*TOKENIZERS, "merges.txt")
 
 
@@ -39,18 +41,21 @@ def comparability(
         DOCUMENTS: {
             d.name: {"kind": d.kind, "ids": list(d.ids), "looked": [list(run) for run in d.runs]} for d in documents
         },
+        ORDER: [d.name for d in documents],
         "layers": list(layers),
         "yardstick": {"members": list(members), "reference_variant": variant},
-        "compact": {"best": BEST, "sample": SAMPLE},
+        "compact": {"best": BEST, "sample": SAMPLE, "between": FEW},
     }
 
 
 def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     """Fields that are not equal, dotted, as ``weights.model.safetensors (stored 1f0c..., here 77ab...)``; causes come before
-    their effects (a tokenizer before the ids that it gives), and of many documents the first with their number."""
-    causes = [field for field in here if field != DOCUMENTS]
-    found = _differences({k: v for k, v in stored.items() if k != DOCUMENTS}, {k: here[k] for k in causes})
+    their effects (a tokenizer before the ids that it gives), of many documents the first with their number, and their order
+    only where they are the same."""
+    causes = [field for field in here if field not in (DOCUMENTS, ORDER)]
+    found = _differences({k: v for k, v in stored.items() if k not in (DOCUMENTS, ORDER)}, {k: here[k] for k in causes})
     effects = _differences({DOCUMENTS: stored.get(DOCUMENTS)}, {DOCUMENTS: here.get(DOCUMENTS)})
+    effects = effects or _differences({ORDER: stored.get(ORDER)}, {ORDER: here.get(ORDER)})
     more = f" and of {len(effects) - 1} more" if len(effects) > 1 else ""
     return [*found, effects[0] + more] if effects else found
 

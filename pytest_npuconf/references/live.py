@@ -6,20 +6,23 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from pytest_npuconf.comparison import Noise
+from pytest_npuconf.comparison import Noise, blocks_of, non_finite_rows, require_finite_side
 from pytest_npuconf.devices.base import import_torch
 from pytest_npuconf.devices.cpu import CpuDevice
-from pytest_npuconf.documents import Document
+from pytest_npuconf.documents import Document, Runs
 from pytest_npuconf.engines.base import Forward
 from pytest_npuconf.engines.modules import ModuleRunner, PerturbedRunner, replica
 from pytest_npuconf.engines.transformers_engine import StreamedForward, TransformersEngine, Variant
 from pytest_npuconf.engines.variants import MODULE_YARDSTICK, REFERENCE_VARIANT, YARDSTICK
 from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.metrics.best_words import BestWords, best_words, joined
 from pytest_npuconf.module_comparison import ModuleNoise, measure_noise
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
 from pytest_npuconf.weights import Checkpoint
+
+ROWS = 64  # positions of full logits held while the best words are found
 
 
 class LiveReference:
@@ -38,11 +41,28 @@ class LiveReference:
         self._layers = tuple(layers)
         self._module_noise: dict[str, ModuleNoise] = {}
         self._passes: dict[tuple[str, str, tuple[int, ...], tuple[str, ...]], StreamedForward] = {}
+        self._words: dict[tuple[str, tuple[int, ...], Runs], BestWords] = {}
 
     def forward(self, pair: Precision, document: Document) -> Forward:
         """The reference of ``pair``: float32 as it comes; at a lower dtype another kernel than a candidate's default."""
         variant = None if pair.reference == "float32" else REFERENCE_VARIANT
         return self._pass(pair.reference, document, variant)
+
+    def words(self, pair: Precision, document: Document) -> BestWords:
+        """The best words of that reference at the document's ``rest``; made once.
+
+        Raises:
+            NonFiniteError: the reference is not finite there.
+        """
+        key = (pair.reference, document.ids, document.rest)
+        if key not in self._words:
+            forward, parts = LiveReference.forward(self, pair, document), []
+            for start, stop in blocks_of(document.rest, ROWS):
+                logits = forward.logits(start, stop)
+                require_finite_side(non_finite_rows(logits, document, start), "logits of the reference")
+                parts.append(best_words(logits))
+            self._words[key] = joined(parts)
+        return self._words[key]
 
     def yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Forward]]:
         """Members of the yardstick at the candidate's dtype, by name."""
@@ -124,6 +144,7 @@ class LiveReference:
     def close(self) -> None:
         """Release every engine and pass."""
         self._passes.clear()
+        self._words.clear()
         for engine in self._engines.values():
             engine.close()
         self._engines.clear()

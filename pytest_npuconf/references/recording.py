@@ -24,6 +24,7 @@ from pytest_npuconf.devices.cpu import CpuDevice
 from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.hidden_comparison import compare_hidden_states
+from pytest_npuconf.metrics.best_words import joined
 from pytest_npuconf.metrics.compact import CompactRows, compress, join
 from pytest_npuconf.metrics.logits import ReferenceRows
 from pytest_npuconf.precisions import Precision
@@ -33,6 +34,7 @@ from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.stored import ROW_FIELDS, StoredReference
 
 ROWS = 64  # positions of full logits held while compressing
+GAPS = ("gap", "rest_gap")  # of a noise, what is kept among the arrays
 NO_PATHS: tuple[Path, ...] = ()
 
 
@@ -59,17 +61,16 @@ def record(
         documents = for_pair(every, Precision(dtype, dtype))
         rows = [_compact(live, document, Precision(dtype, dtype)) for document in documents]
         arrays = {f"logits.{name}": np.concatenate([getattr(r, name) for r in rows]) for name in ROW_FIELDS}
-        arrays |= _hidden_arrays(live, documents, layers) if dtype == "float32" else {}
+        if dtype == "float32":
+            arrays |= _hidden_arrays(live, documents, layers) | _rest_arrays(live, documents)
         baseline = Baseline(
             model, engine, "cpu", dtype, dict(comparability), noise={}, arrays=as_arrays(arrays),
             statistics=_statistics(documents, rows), provenance=origin,
         )  # fmt: skip
         made.append(baseline)
         noise, error = _noise(live, every, layers, dtype, made[0])
-        gaps = {name: found.pop("gap") for name, found in noise.items()}
-        made[-1] = baseline = dataclasses.replace(
-            baseline, arrays={**baseline.arrays, **as_arrays({f"gap.{name}": gap for name, gap in gaps.items()})}
-        )
+        gaps = {f"{kind}.{name}": found.pop(kind) for name, found in noise.items() for kind in GAPS if kind in found}
+        made[-1] = baseline = dataclasses.replace(baseline, arrays={**baseline.arrays, **as_arrays(gaps)})
         float32_sha256 = float32_sha256 or hashlib.sha256(arrays_bytes(baseline.arrays)).hexdigest()
         baseline.noise.update(noise)
         baseline.statistics.update(float32_sha256=float32_sha256, compact_error=error)
@@ -118,6 +119,11 @@ def _hidden_arrays(live: LiveReference, documents: Sequence[Document], layers: S
     return {f"hidden.{layer}": np.concatenate([found[layer] for found in states]) for layer in layers}
 
 
+def _rest_arrays(live: LiveReference, documents: Sequence[Document]) -> dict[str, Any]:
+    words = joined([live.words(Precision("float32", "float32"), d) for d in documents if d.rest])
+    return {"rest.ids": words.ids, "rest.logits": words.logits}
+
+
 def _statistics(documents: Sequence[Document], rows: Sequence[CompactRows]) -> dict[str, Any]:
     """Sufficient statistics of the texts (sum of nll in nats, tokens), and the width of the vocabulary."""
     texts = {}
@@ -136,7 +142,9 @@ def _noise(
     stored = StoredReference({"float32": float32}, documents, NO_PATHS)
     members = live.yardstick(pair)
     first = members[REFERENCE_VARIANT.name]
-    compact = compare(documents, first, lambda d: stored.forward(pair, d), members)
+    compact = compare(
+        documents, first, lambda d: stored.forward(pair, d), members, words=lambda d: stored.words(pair, d)
+    )
     full = compare(documents, first, lambda d: live.forward(pair, d), members)
     inputs = [d for d in documents if d.kind == "hidden"]
     hidden_members = live.hidden_yardstick(pair)
@@ -161,6 +169,7 @@ def _plain(noise: Noise) -> dict[str, Any]:
         "runs": [list(map(float, sums)) for sums in noise.runs],
         "typical_runs": [list(map(float, sums)) for sums in noise.typical_runs],
         "gap": np.concatenate(noise.gap).astype(np.float32),
+        **({"rest_gap": np.concatenate(noise.rest_gap).astype(np.float32)} if noise.rest_gap else {}),
     }
 
 

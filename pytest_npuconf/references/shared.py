@@ -77,6 +77,7 @@ class SharedReference(LiveReference):
             members[REFERENCE_VARIANT.name],
             lambda document: self.forward(against, document),
             members,
+            words=lambda document: self.words(against, document),
         )
         require_finite_side(found.non_finite, f"logits of the yardstick {REFERENCE_VARIANT.name}")
         self._kept["noise", against.name] = found.noise

@@ -1,9 +1,11 @@
 """A stored reference in use: the same verbs as the live one, from files.
 
-Arrays, concatenated over documents in the order of ``comparability.documents``: ``logits.<field>`` for each field of
+Arrays, concatenated over documents in their order: ``logits.<field>`` for each field of
 :class:`~pytest_npuconf.metrics.compact.CompactRows` over their looked positions (below float32 without those of kind
 ``document``), ``hidden.<layer>`` of shape ``(positions, channels)``
-over those of kind ``hidden`` (float32 only), ``gap.<pair>`` of shape ``(positions,)``: see ``Noise.gap``.
+over those of kind ``hidden`` (float32 only), ``gap.<pair>`` of shape ``(positions,)``: see ``Noise.gap``. Over the documents'
+``rest``: ``rest.<field>`` of :class:`~pytest_npuconf.metrics.best_words.BestWords` (float32 only) and ``rest_gap.<pair>`` (against
+float32 only), see ``Noise.rest_gap``.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ import numpy as np
 from pytest_npuconf.comparison import Noise
 from pytest_npuconf.documents import Document, for_pair
 from pytest_npuconf.engines.base import Forward
+from pytest_npuconf.errors import BaselineError
 from pytest_npuconf.metrics.arrays import Float32, Float64
+from pytest_npuconf.metrics.best_words import BestWords
 from pytest_npuconf.metrics.compact import CompactRows
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.references.baseline import Arrays, Baseline
@@ -33,6 +37,7 @@ class StoredReference:
         self._baselines, self.paths = dict(baselines), tuple(paths)
         self._documents = list(documents)
         self._start = {dtype: _starts(for_pair(self._documents, Precision(dtype, dtype))) for dtype in self._baselines}
+        self._rest_start = _starts(self._documents, lambda d: len(d.rest_positions))
         self._hidden_start = _starts([d for d in self._documents if d.kind == "hidden"])
         self._layers = tuple(next(iter(self._baselines.values())).comparability["layers"])
 
@@ -50,6 +55,15 @@ class StoredReference:
         cut = {name: baseline.arrays[f"logits.{name}"][a:b] for name in ROW_FIELDS}
         return CompactRows(int(baseline.statistics["vocabulary"]), 0, **cut)
 
+    def words(self, pair: Precision, document: Document) -> BestWords:
+        """The stored best words at the ``rest`` of one document."""
+        if pair.reference != "float32":
+            raise BaselineError(f"best words are stored of float32, not of {pair.reference}")
+        a = self._rest_start[document.name]
+        b = a + len(document.rest_positions)
+        arrays = self._baselines[pair.reference].arrays
+        return BestWords(arrays["rest.ids"][a:b], arrays["rest.logits"][a:b])
+
     def yardstick(self, pair: Precision) -> dict[str, Callable[[Document], Forward]]:
         """None: what its members gave is stored as noise."""
         return {}
@@ -60,13 +74,13 @@ class StoredReference:
         return Noise(
             np.array(stored["kl"]), np.array(stored["rel_l2"]), float(stored["gap_sd"]), dict(stored["members"]),
             runs=tuple(map(np.array, stored["runs"])), typical_runs=tuple(map(np.array, stored["typical_runs"])),
-            gap=self._gaps(pair),
+            gap=self._gaps("gap", pair, lambda d: len(d.positions)),
+            rest_gap=self._gaps("rest_gap", pair, lambda d: len(d.rest_positions)) if pair.reference == "float32" else (),
         )  # fmt: skip
 
-    def _gaps(self, pair: Precision) -> tuple[Float64, ...]:
-        documents = for_pair(self._documents, pair)
-        every = self._baselines[pair.candidate].arrays[f"gap.{pair.name}"].astype(np.float64)
-        ends = np.cumsum([len(d.positions) for d in documents])
+    def _gaps(self, name: str, pair: Precision, size: Callable[[Document], int]) -> tuple[Float64, ...]:
+        every = self._baselines[pair.candidate].arrays[f"{name}.{pair.name}"].astype(np.float64)
+        ends = np.cumsum([size(d) for d in for_pair(self._documents, pair)])
         return tuple(np.split(every, ends[:-1]))
 
     def hidden_states(self, document: Document) -> Mapping[str, Float32]:
@@ -88,6 +102,8 @@ class StoredReference:
         """Nothing to release."""
 
 
-def _starts(documents: Sequence[Document]) -> dict[str, int]:
-    ends = np.cumsum([0, *(len(d.positions) for d in documents)])
+def _starts(
+    documents: Sequence[Document], size: Callable[[Document], int] = lambda d: len(d.positions)
+) -> dict[str, int]:
+    ends = np.cumsum([0, *(size(d) for d in documents)])
     return {d.name: int(start) for d, start in zip(documents, ends[:-1], strict=True)}

@@ -15,7 +15,7 @@ from pytest_npuconf.cards import find_card
 from pytest_npuconf.gates import format_number
 from pytest_npuconf.precisions import pairs_of
 from pytest_npuconf.stats import share_upper_bound
-from tests.benchmarks.false_alarms import FACTS
+from tests.benchmarks.false_alarms import FACTS, LENGTHS
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / "tests" / "data" / "false_alarms.json"
@@ -105,7 +105,8 @@ def page(data: list[dict[str, Any]]) -> str:
         *(_rate(m["model"], dtype, counts) for m in data for dtype, counts in _with_all(m).items()),
         "",
         "A run is one variant on one draw at one dtype; a draw has fewer documents than a card, so some verdicts stay open, which",
-        "is no pass; in a campaign, on the card's whole set, it would count as a false alarm ([campaign.md](campaign.md)). The",
+        "is no pass; in a campaign, on the card's whole set, it would count as a false alarm ([campaign.md](campaign.md)). No",
+        f"document of a draw has more than {max(LENGTHS['document'])} tokens: later positions are judged in campaigns only. The",
         "bound is Clopper and Pearson's over runs, one-sided. Runs of one draw share its texts, so they are not independent, and",
         "the bound would be wider if it were read by draw. A ratio of exactly 1 is the yardstick's noisiest",
         "member met again: attention in steps is one of the five ([thresholds.md](thresholds.md)).",

@@ -4,9 +4,10 @@
 hidden: it is printed as it is, and a fault that stays there without a proof ends in exit 1. ``--write`` keeps the figures of
 tiny-qwen3 in tests/data/fault_sizes.json and makes docs/faults.md anew.
 
-Ways: ``plain`` one pass over one text; ``batch`` uneven batches, padded on either side, and an even one; ``cache`` tokens decoded
-one at a time, alone and in a batch, and some that go on from a cache at once; ``repeat`` the same text again after others. The
-healthy model's plain pass is the reference of the first three; of the last it is the fault's own first call.
+Ways: ``plain`` one pass over each of four texts, every position; ``batch`` uneven batches, padded on either side, and an even
+one; ``cache`` tokens decoded one at a time, alone and in a batch, and some that go on from a cache at once; ``repeat`` the same
+text again after others. The healthy model's plain pass is the reference of the first three; of the last it is the fault's own
+first call.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Bench:
         listed = [*self.texts, *self.rows, *self.even.rows]
         listed += [one.document for one in (*self.decoded, *self.together, *self.continued)]
         self._healthy = {d.ids: _looked(engine.forward(d.ids), d.positions) for d in listed}
+        self._whole = {d.ids: _every(engine.forward(d.ids)) for d in self.texts}
 
     def load(self) -> TransformersEngine:
         """The model, healthy."""
@@ -112,7 +114,7 @@ class Bench:
         return kl(healthy, found)
 
     def _plain(self, engine: TransformersEngine) -> float:
-        return _mean([self._against(d, _looked(engine.forward(d.ids), d.positions)) for d in self.texts])
+        return _mean([kl(self._whole[d.ids], _every(engine.forward(d.ids))) for d in self.texts])
 
     def _batch(self, engine: TransformersEngine) -> float:
         ids = [d.ids for d in self.rows]
@@ -152,6 +154,10 @@ def _looked(forward: Any, positions: Sequence[int]) -> np.ndarray:
     starts = [i for i, p in enumerate(positions) if i == 0 or p != positions[i - 1] + 1]
     runs = [positions[a:b] for a, b in zip(starts, [*starts[1:], len(positions)], strict=True)]
     return np.concatenate([forward.logits(run[0], run[-1] + 1) for run in runs]).astype(np.float64)
+
+
+def _every(forward: Any) -> np.ndarray:
+    return _looked(forward, range(forward.positions))
 
 
 def kl(reference: np.ndarray, found: np.ndarray) -> np.ndarray:

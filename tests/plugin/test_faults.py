@@ -49,6 +49,18 @@ def test_a_fault_that_does_not_apply_is_one_error_and_nothing_is_green(run, faul
     result.stdout.no_fnmatch_line("*CONFORMANT*")
 
 
+def test_a_fault_behind_the_longest_text_is_one_error_and_nothing_is_green(run):
+    result = run(*FLOAT32, "--npuconf-fault", "hole-past-700")
+    assert result.ret == 4
+    result.stderr.fnmatch_lines(
+        [
+            "ERROR: fault hole-past-700 leaves the first 700 positions alone, and the longest text of tiny has *",
+            "  mend: longer texts for the card (*documents), or another --npuconf-fault (list prints them)",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*passed*")
+
+
 def test_a_fault_that_only_the_loaded_model_refuses_ends_the_run(run, pytester):
     """Its own needs can only be seen in weights, which the early look has not."""
     pytester.makeconftest(

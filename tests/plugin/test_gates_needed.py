@@ -18,7 +18,7 @@ pytestmark = pytest.mark.campaign
 ALONE = {
     "modules.noise_ratio": "dead-weight-row",
     "kl.noise_ratio": "states-scaled",
-    "kl.positions": "embeddings-past-256",
+    "kl.positions": "states-scaled-past-256",
     "hidden.states": "residual-scaled",
     "token.match": "state-of-the-token-before",
     "ppl.delta": "next-token-leaks",

@@ -16,16 +16,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pytest_npuconf.cli import main
+from pytest_npuconf.comparison import compare
+from pytest_npuconf.documents import Document, windows
+from pytest_npuconf.engines.variants import REFERENCE_VARIANT
 from pytest_npuconf.errors import BaselineError
 from pytest_npuconf.fingerprint.readings import Fingerprint
 from pytest_npuconf.options import Settings
 from pytest_npuconf.plan import Extensions, Plan, equip, make_plan
+from pytest_npuconf.precisions import Precision
+from pytest_npuconf.progress import Progress
 from pytest_npuconf.references.baseline import read_baseline
+from pytest_npuconf.references.live import LiveReference
 from pytest_npuconf.references.sealed import digest
+from pytest_npuconf.references.shared import SharedReference
 from pytest_npuconf.references.store import write_baselines
+from pytest_npuconf.weights import read_checkpoint
 from tests.plugin.conftest import EVERY_PHASE, PROMPTS, TEXTS, write_random_qwen3
 
 MODEL = ("--model", "card.toml")
@@ -253,6 +262,32 @@ def test_recording_is_refused_in_ci(run, wide, mine, monkeypatch):
     assert contents(mine / "tiny") == before
 
 
+# ---------------------------------------------------------------- handed from run to run
+
+
+def test_a_shared_reference_has_the_noise_and_the_words_of_a_live_one(wide):
+    checkpoint, pair = read_checkpoint(wide, "here", "get it again"), Precision("bfloat16", "float32")
+    rng = np.random.default_rng(5)
+    documents = [
+        Document(f"d{n}", "document", "", tuple(map(int, rng.integers(0, 256, n))), windows(n)) for n in (48, 257)
+    ]
+    live = LiveReference(checkpoint, Settings(), Progress())
+    shared = SharedReference(checkpoint, Settings(), (), documents)
+    first = live.yardstick(pair)[REFERENCE_VARIANT.name]
+    found = compare(
+        documents, first, lambda d: live.forward(pair, d), live.yardstick(pair), words=lambda d: live.words(pair, d)
+    ).noise
+    kept = shared.noise(pair)
+    assert [gaps.size for gaps in kept.rest_gap] == [len(d.rest_positions) for d in documents]
+    for mine, theirs in zip(kept.rest_gap, found.rest_gap, strict=True):
+        assert mine.min() > 0
+        assert mine.tolist() == theirs.tolist()
+    for d in documents:
+        assert shared.words(pair, d) is shared.words(pair, d)
+        assert shared.words(pair, d).ids.tolist() == live.words(pair, d).ids.tolist()
+    live.close(), shared.close()
+
+
 # ---------------------------------------------------------------- using
 
 
@@ -284,6 +319,10 @@ def test_stored_gives_the_verdicts_of_live_without_loading_the_reference(run, wi
     for name, check in stored.items():
         assert check["verdict"] == live[name]["verdict"], name
         close(name, check, live[name])
+    tokens = [side["token.match.bf16_fp32"] for side in (stored, live)]
+    assert tokens[0]["n"] == tokens[1]["n"] > 2 * stored["kl.noise_ratio.bf16_fp32"]["data"]["positions"]
+    for here, there in zip(*(token["data"]["gaps"] for token in tokens), strict=True):
+        assert here == pytest.approx(there, abs=1e-4)
 
 
 def close(name: str, stored: dict[str, Any], live: dict[str, Any]) -> None:
@@ -334,6 +373,17 @@ def test_a_fault_is_caught_against_a_stored_reference(run, wide, recorded, preci
     assert result.ret == 1
     result.stdout.fnmatch_lines([f"NOT CONFORMANT: tiny *FAULT {fault}*required checks failed*"])
     result.stdout.fnmatch_lines(["*FAIL logits.rel_l2.*", "*worst: *", "*next: *--npuconf-reference stored*"])
+
+
+def test_a_hole_between_the_windows_is_caught_against_a_stored_reference(run, wide, recorded, pytester):
+    result = run(
+        *FLOAT32, *STORED, "--npuconf-fault", "hole-past-700", "-k", "test_match", "--npuconf-baselines",
+        recorded.baselines, "--npuconf-results", "r.json", card=card_of(wide),
+    )  # fmt: skip
+    assert result.ret == 1
+    (found,) = [check for check in results(pytester)["checks"] if check["check"].startswith("token.match")]
+    assert found["verdict"] == "fail"
+    assert 700 <= int(found["worst"]["place"].rpartition(" ")[2]) < 1009  # the last window begins there
 
 
 def test_nan_weights_are_named_against_a_stored_reference(run, wide, recorded):

@@ -16,6 +16,7 @@ from tests.plugin.conftest import write_tokenizer
 from pytest_npuconf import measurements
 from pytest_npuconf.comparison import Document, compare
 from pytest_npuconf.devices.cpu import CpuDevice
+from pytest_npuconf.documents import windows
 from pytest_npuconf.engines.transformers_engine import TransformersEngine
 from pytest_npuconf.options import Settings
 from pytest_npuconf.precisions import Precision
@@ -34,9 +35,11 @@ live = LiveReference(checkpoint, Settings(), Progress())
 candidate = TransformersEngine(checkpoint, CpuDevice(), "bfloat16")
 short = Document("text 1", "text", "", tuple(range(8)))
 long = Document("text 2", "text", "", tuple((7919 * i) % 151936 for i in range(positions)))
+cut = Document("en-1", "document", "", long.ids[:1025], windows(1025))
 prompts = [Document(f"prompt {i}", "prompt", "", tuple(range(i, i + 8))) for i in (1, 2)]
 def go(documents):
-    return compare(documents, lambda d: candidate.forward(d.ids), lambda d: live.forward(pair, d), live.yardstick(pair))
+    return compare(documents, lambda d: candidate.forward(d.ids), lambda d: live.forward(pair, d), live.yardstick(pair),
+                   words=lambda d: live.words(pair, d))
 go([short])  # everything is loaded and every library has its pools
 process = psutil.Process()
 before, peak, stop = process.memory_info().rss, 0, threading.Event()
@@ -47,10 +50,11 @@ def watch():
         time.sleep(0.005)
 watcher = threading.Thread(target=watch, daemon=True)
 watcher.start()
-comparison = go([short, long, *prompts])
+comparison = go([short, long, cut, *prompts])
 stop.set()
 watcher.join()
-print(json.dumps({"grown": peak - before, "positions": measurements.kl_ratio(comparison).data["positions"]}))
+print(json.dumps({"grown": peak - before, "whole": measurements.kl_ratio(comparison).data["positions"],
+                  "all": measurements.token_match(comparison).n, "windows": len(cut.positions)}))
 """
 
 
@@ -62,7 +66,8 @@ def test_four_thousand_positions_of_a_large_vocabulary_stay_below_a_gigabyte(pyt
     result = pytester.run(sys.executable, script, tmp_path, "4096")
     assert result.ret == 0, result.stderr.str()
     found = json.loads(result.outlines[-1])
-    assert found["positions"] == 4096 + 24
+    assert found["whole"] == 4096 + 24 + found["windows"]
+    assert found["all"] == 4096 + 24 + 1025
     full_logits = 4096 * 151936 * 4
     print(f"grown by {found['grown'] / 2**20:.0f} MiB")
     assert found["grown"] < 2**30 < full_logits

@@ -802,6 +802,8 @@ CHANGES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "one id": ({"documents": (Document("prompt 1", "prompt", "abc", (1, 2, 4)), DOCUMENTS[1])}, ["documents.prompt 1.ids"]),
     "one id more": ({"documents": LONGER}, ["documents.text 1.ids"]),
     "kind": ({"documents": (DOCUMENTS[0], Document("text 1", "prompt", "de", (4, 5)))}, ["documents.text 1.kind"]),
+    "order of documents": ({"documents": DOCUMENTS[::-1]}, ["order of documents"]),
+    "a document in front": ({"documents": (Document("prompt 0", "prompt", "f", (6,)), *DOCUMENTS)}, ["documents.prompt 0"]),
     "one document less": ({"documents": DOCUMENTS[:1]}, ["documents.text 1"]),
     "layers": ({"layers": ("layers.1", "norm")}, ["layers"]),
     "order of layers": ({"layers": LAYERS[::-1]}, ["layers"]),
