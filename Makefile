@@ -97,7 +97,7 @@ benchmark-unused: $(VENV)/.dev  ## cost of an unused plugin
 benchmark: benchmark-unused  ## the same, and suite time and memory against a bare loop on smollm2 (a quarter of an hour)
 	$(VENV)/bin/python -m tests.benchmarks.suite_against_loop
 
-faults: $(VENV)/.dev  ## every fault and benign variant on tiny-qwen3 (about twelve minutes), then on smollm2 (hours); resumes
+faults: $(VENV)/.dev  ## every fault and benign variant on tiny-qwen3 (about ten minutes), then on smollm2 (hours); resumes
 	@mkdir -p $(RESULTS)
 	for model in tiny-qwen3 smollm2-135m-instruct; do $(CAMPAIGN) --model $$model --resume \
 	  --folder $(RESULTS)/faults-$$model --json $(RESULTS)/faults-$$model.json || failed=1; done; exit $${failed:-0}
