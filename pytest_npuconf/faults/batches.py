@@ -81,29 +81,23 @@ def keys_by_slot(model: Any) -> None:
 
 def rows_past_tile(factor: float) -> Injector:
     """The middle layer's MLP is ``factor`` too big for the rows of a call past the 256th."""
-
-    def inject(model: Any) -> None:
-        def change(output: Any) -> Any:
-            if output.shape[1] <= TILE:
-                return None
-            output = output.clone()
-            output[:, TILE:] *= 1 + factor
-            return output
-
-        output_hook(anatomy.middle_mlp(model), change)
-
-    return inject
+    return _scaled_rows(TILE, None, 1 + factor)
 
 
 def without_rows(first: int, count: int) -> Injector:
     """The middle layer's MLP leaves out ``count`` rows of a call, from the row ``first`` on."""
+    return _scaled_rows(first, first + count, 0)
+
+
+def _scaled_rows(first: int, stop: int | None, factor: float) -> Injector:
+    """The middle layer's MLP is multiplied in these rows of a call that has them."""
 
     def inject(model: Any) -> None:
         def change(output: Any) -> Any:
             if output.shape[1] <= first:
                 return None
             output = output.clone()
-            output[:, first : first + count] = 0
+            output[:, first:stop] *= factor
             return output
 
         output_hook(anatomy.middle_mlp(model), change)

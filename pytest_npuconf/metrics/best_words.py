@@ -52,9 +52,8 @@ class BestWords:
     def shift(self, candidate: Float32) -> Float64:
         """What finite logits do to the gap of the two best: ``top2_shift`` of
         :class:`~pytest_npuconf.metrics.logits.RoundingRows`."""
-        two = self.ids[:, [0, min(1, self.ids.shape[1] - 1)]]
         here = np.arange(len(self))[:, None]
-        moved: Float64 = candidate[here, two].astype(np.float64) - self.logits[:, : two.shape[1]].astype(np.float64)
+        moved: Float64 = candidate[here, self.ids[:, :2]].astype(np.float64) - self.logits[:, :2].astype(np.float64)
         shift: Float64 = moved[:, 0] - moved[:, -1]
         return shift
 
@@ -66,15 +65,10 @@ def best_words(logits: Any) -> BestWords:
     return BestWords(ids.astype(np.int32), rows[np.arange(len(rows))[:, None], ids])
 
 
-def no_words() -> BestWords:
-    """Of no position."""
-    return BestWords(np.zeros((0, FEW), dtype=np.int32), np.zeros((0, FEW), dtype=np.float32))
-
-
 def joined(parts: Sequence[BestWords]) -> BestWords:
     """Consecutive parts as one; of none, no position."""
     if not parts:
-        return no_words()
+        return BestWords(np.zeros((0, FEW), dtype=np.int32), np.zeros((0, FEW), dtype=np.float32))
     return BestWords(np.concatenate([p.ids for p in parts]), np.concatenate([p.logits for p in parts]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +52,12 @@ def differences(stored: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]
     """Fields that are not equal, dotted, as ``weights.model.safetensors (stored 1f0c..., here 77ab...)``; causes come before
     their effects (a tokenizer before the ids that it gives), of many documents the first with their number, and their order
     only where they are the same."""
-    causes = [field for field in here if field not in (DOCUMENTS, ORDER)]
-    found = _differences({k: v for k, v in stored.items() if k not in (DOCUMENTS, ORDER)}, {k: here[k] for k in causes})
-    effects = _differences({DOCUMENTS: stored.get(DOCUMENTS)}, {DOCUMENTS: here.get(DOCUMENTS)})
-    effects = effects or _differences({ORDER: stored.get(ORDER)}, {ORDER: here.get(ORDER)})
+
+    def among(fields: Collection[str]) -> list[str]:
+        return _differences(*({name: side[name] for name in side if name in fields} for side in (stored, here)))
+
+    effects = among([DOCUMENTS]) or among([ORDER])
+    found = among((stored.keys() | here.keys()) - {DOCUMENTS, ORDER})
     more = f" and of {len(effects) - 1} more" if len(effects) > 1 else ""
     return [*found, effects[0] + more] if effects else found
 

@@ -22,7 +22,7 @@ from pytest_npuconf.precisions import Precision
 from pytest_npuconf.progress import Progress
 from pytest_npuconf.weights import Checkpoint
 
-ROWS = 64  # positions of full logits held while the best words are found
+ROWS = 64  # positions of full logits held at once, of a reference alone
 
 
 class LiveReference:

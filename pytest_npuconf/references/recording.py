@@ -15,6 +15,7 @@ import numpy as np
 from pytest_npuconf.comparison import (
     Comparison,
     Noise,
+    blocks_of,
     compare,
     noise_of_two_roundings,
     noise_of_yardstick,
@@ -30,10 +31,9 @@ from pytest_npuconf.metrics.logits import ReferenceRows
 from pytest_npuconf.precisions import Precision
 from pytest_npuconf.references.baseline import Baseline, arrays_bytes, as_arrays
 from pytest_npuconf.references.choose import dtypes_needed
-from pytest_npuconf.references.live import LiveReference
+from pytest_npuconf.references.live import ROWS, LiveReference
 from pytest_npuconf.references.stored import ROW_FIELDS, StoredReference
 
-ROWS = 64  # positions of full logits held while compressing
 GAPS = ("gap", "rest_gap")  # of a noise, what is kept among the arrays
 NO_PATHS: tuple[Path, ...] = ()
 
@@ -105,12 +105,10 @@ def _compact(live: LiveReference, document: Document, pair: Precision) -> Compac
     forward = live.forward(pair, document)
     parts = []
     at = 0
-    for first, last in document.runs:
-        for start in range(first, last, ROWS):
-            stop = min(start + ROWS, last)
-            full = ReferenceRows(forward.logits(start, stop))
-            parts.append(compress(full, document.ids[start + 1 : stop + 1], at))
-            at += stop - start
+    for start, stop in blocks_of(document.runs, ROWS):
+        full = ReferenceRows(forward.logits(start, stop))
+        parts.append(compress(full, document.ids[start + 1 : stop + 1], at))
+        at += stop - start
     return join(parts)
 
 

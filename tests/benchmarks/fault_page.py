@@ -28,8 +28,8 @@ is a usage error before anything is measured, never a run that passes. How to ad
 This page is made by `python -m tests.benchmarks.fault_sizes --write` (a minute) from `pytest_npuconf/faults/catalogue*.py`; a test
 keeps it current.
 
-The four figures are the mean KL in nats of the faulty against the healthy model, in float32 on tiny-qwen3: of one pass over one
-text (plain), of uneven batches padded on either side and an even one (batch), of what comes behind a cache (cache), and of
+The four figures are the mean KL in nats of the faulty against the healthy model, in float32 on tiny-qwen3: of one pass over each of
+four texts (plain), of uneven batches padded on either side and an even one (batch), of what comes behind a cache (cache), and of
 the same text again after others against its own first time (repeat). What no fault has touched stands at 1e-11 or less, which
 is the order of summation; 1e-8 is the floor below which a fault must prove that it is equivalent. `{middle}` in the name of a
 guilty module is the number of the middle layer: a fault of a single layer is put there, and no other one is right.

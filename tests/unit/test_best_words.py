@@ -1,5 +1,7 @@
 """Of the positions between the looked windows only the best token is compared: the rows, and what a run makes of them."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,8 +12,8 @@ from pytest_npuconf.errors import MetricError, NonFiniteError
 from pytest_npuconf.metrics.best_words import FEW, best_words, gap_to, joined
 from pytest_npuconf.metrics.compact import compress
 from pytest_npuconf.metrics.logits import ReferenceRows, compare_logits, compare_rounding
+from tests.unit.test_positions import VOCABULARY, Rows, documents_of
 
-VOCABULARY = 61
 LENGTHS = (17, 48, 129, 257, 513, 1025)
 
 
@@ -19,24 +21,12 @@ def rows(positions=40, vocabulary=VOCABULARY, seed=1, size=3.0):
     return (size * np.random.default_rng(seed).normal(size=(positions, vocabulary))).astype(np.float32)
 
 
-class Forward:
-    def __init__(self, array):
-        self.array, self.positions, self.asked = array, len(array), []
-
-    def logits(self, start, stop):
-        self.asked += range(start, stop)
-        return self.array[start:stop]
-
-
 class Sides:
     """One candidate that rounds as two members of the yardstick do."""
 
     def __init__(self):
         rng = np.random.default_rng(3)
-        self.documents = [
-            Document(f"d{n}", "document", "", tuple(map(int, rng.integers(0, VOCABULARY, n))), windows(n))
-            for n in LENGTHS
-        ]
+        self.documents = [dataclasses.replace(d, name=f"d{len(d.ids)}") for d in documents_of(LENGTHS, rng)]
         self.documents += [Document(f"prompt {i}", "prompt", "", (1, 2, 3)) for i in (1, 2)]
         base = {d.name: 3 * rng.normal(size=(len(d.ids), VOCABULARY)) for d in self.documents}
         self.reference = {name: array.astype(np.float32) for name, array in base.items()}
@@ -50,12 +40,12 @@ class Sides:
         return joined([best_words(self.reference[document.name][a:b]) for a, b in document.rest])
 
     def compare(self, words=True):
-        self.passes = {d.name: Forward(self.candidate[d.name]) for d in self.documents}
+        self.passes = {d.name: Rows(self.candidate[d.name]) for d in self.documents}
         return compare(
             self.documents,
             lambda d: self.passes[d.name],
-            lambda d: Forward(self.reference[d.name]),
-            {"one": lambda d: Forward(self.one[d.name]), "two": lambda d: Forward(self.two[d.name])},
+            lambda d: Rows(self.reference[d.name]),
+            {"one": lambda d: Rows(self.one[d.name]), "two": lambda d: Rows(self.two[d.name])},
             words=self.words if words else None,
         )
 
@@ -226,8 +216,8 @@ def test_words_of_other_positions_are_refused():
     with pytest.raises(MetricError, match="d129: the reference gives 3 positions for"):
         compare(
             sides.documents[2:3],
-            lambda d: Forward(sides.candidate[d.name]),
-            lambda d: Forward(sides.reference[d.name]),
+            lambda d: Rows(sides.candidate[d.name]),
+            lambda d: Rows(sides.reference[d.name]),
             {},
             words=lambda d: best_words(sides.reference[d.name][:3]),
         )

@@ -28,15 +28,20 @@ class Rows:
         return self.array[start:stop]
 
 
+def documents_of(lengths, rng):
+    """One document of each length, looked at as those of a card are."""
+    return [
+        Document(f"d{i}", "document", "", tuple(map(int, rng.integers(0, VOCABULARY, n))), windows(n))
+        for i, n in enumerate(lengths)
+    ]
+
+
 class Sides:
     """Documents of many lengths; the candidate rounds like the yardstick but for ``worse`` times from position ``after`` on."""
 
     def __init__(self, worse=1.0, after=0, upto=9999):
         rng = np.random.default_rng(7)
-        self.documents = [
-            Document(f"d{i}", "document", "", tuple(map(int, rng.integers(0, VOCABULARY, n))), windows(n))
-            for i, n in enumerate(LENGTHS)
-        ]
+        self.documents = documents_of(LENGTHS, rng)
         self.reference, self.candidate, self.yardstick = {}, {}, {}
         for d in self.documents:
             base = 3 * rng.normal(size=(len(d.ids), VOCABULARY))
